@@ -1,0 +1,68 @@
+// matmul: c[batch, m, n] = sum_k a[batch, m, k] b[batch, k, n] (+ bias[n])
+//
+// Layout     a: element (m, k) at batch_a + m a_row + k a_col, b likewise; c [batch, m, n] row-major. Broadcast dimensions have stride 0.
+// Bindings   0 a (read)   1 b (read)   2 bias (read; anything when BIAS is false)   3 c (read_write)   4 params (uniform)
+// Dispatch   one workgroup a tile, tiles folded to 2-D; z is the batch
+// Overrides  BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl
+// Precision  K products summed in f32, in order.
+override BIAS: bool = false;
+
+struct Params {
+    m: u32,
+    n: u32,
+    k: u32,
+    row_tiles: u32,
+    tiles: u32,
+    a_row: u32,
+    a_col: u32,
+    b_row: u32,
+    b_col: u32,
+    first_batch: u32,
+    pad0: u32,
+    pad1: u32,
+    sizes: array<vec4<u32>, 2>,
+    stride_a: array<vec4<u32>, 2>,
+    stride_b: array<vec4<u32>, 2>,
+}
+
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read_write> c: array<f32>;
+@group(0) @binding(4) var<uniform> params: Params;
+
+var<private> base_a: u32;
+var<private> base_b: u32;
+var<private> base_c: u32;
+
+fn load_a(row: u32, k: u32) -> f32 {
+    if row >= params.m { return 0.0; }
+    return a[base_a + row * params.a_row + k * params.a_col];
+}
+
+fn load_b(k: u32, col: u32) -> f32 {
+    if col >= params.n { return 0.0; }
+    return b[base_b + k * params.b_row + col * params.b_col];
+}
+
+fn store(row: u32, col: u32, value: f32) {
+    if row >= params.m || col >= params.n { return; }
+    var v = value;
+    if BIAS { v += bias[col]; }
+    c[base_c + row * params.n + col] = v;
+}
+
+//#include shared/index.wgsl
+//#include shared/tile.wgsl
+
+@compute @workgroup_size(WX * WY)
+fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let tile = flat_group(group, groups);
+    // Uniform across the workgroup, so returning here cannot strand a barrier.
+    if tile >= params.tiles { return; }
+    let batch = params.first_batch + group.z;
+    base_a = offset8(batch, params.sizes, params.stride_a);
+    base_b = offset8(batch, params.sizes, params.stride_b);
+    base_c = batch * params.m * params.n;
+    tile_product(tile % params.row_tiles * ROWS, tile / params.row_tiles * COLS, lane, 0u, params.k);
+}

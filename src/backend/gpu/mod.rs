@@ -1,0 +1,317 @@
+//! The GPU backend: hand-written WGSL through wgpu.
+//!
+//! `adapter` finds and opens a GPU, `memory` pools buffers, `shader` expands sources, `pipeline` compiles them, `stream` records dispatches,
+//! and `kernels/<family>` turns an operation into dispatches.
+
+mod adapter;
+pub mod kernels;
+mod memory;
+mod pipeline;
+pub mod shader;
+mod stream;
+
+pub use adapter::{AdapterInfo, adapters};
+pub use pipeline::Kernel;
+
+use super::{Backend, BoxFuture, Buffer, Capabilities, Mark, MemoryStats, Operand, check_run};
+use crate::cases::{self, run_case};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::op::Op;
+use crate::shape::Spec;
+use memory::{GpuBuffer, GpuMemory, Pool, next_id, size_class};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use stream::Stream;
+
+/// A GPU as a device.
+pub struct Gpu {
+    capabilities: Capabilities,
+    info: AdapterInfo,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    stream: Mutex<Stream>,
+    pool: Arc<Mutex<Pool>>,
+    /// The first error that the device reported, with the operation recorded last. It comes back from every later call.
+    fault: Arc<Mutex<Fault>>,
+}
+
+#[derive(Default)]
+struct Fault {
+    message: Option<String>,
+    recording: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    /// Opens the best adapter, or number `index` of [`adapters`].
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] when there is none, or it cannot be opened.
+    pub async fn open(index: Option<usize>) -> Result<Gpu> {
+        let (info, device, queue) = adapter::open(index).await?;
+        let fault: Arc<Mutex<Fault>> = Arc::default();
+        let on_error = Arc::clone(&fault);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let mut fault = lock(&on_error);
+            let message = format!("the GPU reported an error at or before {}: {error}", fault.recording);
+            fault.message.get_or_insert(message);
+        }));
+        let on_lost = Arc::clone(&fault);
+        device.set_device_lost_callback(move |reason, message| {
+            // Dropping the device on purpose reports a loss too.
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                lock(&on_lost).message.get_or_insert(format!("the GPU was lost ({message}); a driver update, a reset or a too long computation can do that"));
+            }
+        });
+        let limits = device.limits();
+        let capabilities = Capabilities {
+            kind: "gpu",
+            name: format!("{} ({}{})", info.name, info.api, if info.software { ", software" } else { "" }),
+            f64: false,
+            alignment: limits.min_storage_buffer_offset_alignment.max(16) as usize,
+            max_buffer_bytes: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size) as usize,
+        };
+        let stream = Mutex::new(Stream::new(device.clone(), queue.clone()));
+        Ok(Gpu { capabilities, info, device, queue, stream, pool: Arc::default(), fault })
+    }
+
+    /// Opens adapter `index` and lets it prove itself on one small case of each family. The verdict is remembered for this adapter,
+    /// driver and binary.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when a kernel computes wrong numbers there.
+    pub async fn open_checked(index: usize) -> Result<Gpu> {
+        let gpu = Gpu::open(Some(index)).await?;
+        let stamp = self_test_stamp(&gpu.info);
+        if stamp.as_ref().is_some_and(|path| path.exists()) {
+            return Ok(gpu);
+        }
+        let reference = super::cpu::Cpu::reference()?;
+        let mut seen = Vec::new();
+        for case in cases::all() {
+            let name = case.op.name();
+            if seen.contains(&name) || !case.differentiable {
+                continue;
+            }
+            seen.push(name);
+            if let Some(failure) = run_case(&case, &reference, &gpu)?.failure {
+                return Err(Error::Mismatch(format!("{} computes wrong numbers: {case}: {failure}; update its driver, see `mappa verify`", gpu.info.name)));
+            }
+        }
+        if let Some(path) = stamp {
+            // A cache only: without it the test runs again next time.
+            if let Some(dir) = path.parent() {
+                let _ = std::fs::create_dir_all(dir);
+            }
+            let _ = std::fs::write(path, "passed\n");
+        }
+        Ok(gpu)
+    }
+
+    /// What the adapter says of itself.
+    pub fn info(&self) -> &AdapterInfo {
+        &self.info
+    }
+
+    fn check(&self) -> Result<()> {
+        match &lock(&self.fault).message {
+            Some(message) => Err(Error::Gpu(message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn create(&self, class: u64) -> Option<wgpu::Buffer> {
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("tensor"),
+            size: class,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        pollster::block_on(scope.pop()).is_none().then_some(buffer)
+    }
+
+    /// Shader specialisations and their bindings (written or not), for tests: what the operation would dispatch.
+    pub fn plan(&self, op: &Op, inputs: &[Operand], outputs: &[Operand]) -> Result<Vec<kernels::Dispatch>> {
+        let scratch = |len_bytes: usize| self.alloc(len_bytes);
+        kernels::lower(op, inputs, outputs, &kernels::Limits::of(&self.device), &scratch)
+    }
+}
+
+/// Where a passed self-test is remembered: named by adapter, driver and binary. `None` where there is no cache folder.
+fn self_test_stamp(info: &AdapterInfo) -> Option<std::path::PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(std::path::PathBuf::from).or_else(|| std::env::var_os("HOME").map(|h| std::path::Path::new(&h).join(".cache")))?;
+    let binary = std::env::current_exe().and_then(std::fs::metadata).ok()?;
+    let built = binary.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos();
+    let text = format!("{}|{}|{}|{}|{built}", info.name, info.driver, env!("CARGO_PKG_VERSION"), binary.len());
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ b as u64).wrapping_mul(0x0000_0100_0000_01b3));
+    Some(cache.join("mappa").join(format!("self-test-{hash:016x}")))
+}
+
+impl Backend for Gpu {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn alloc(&self, len_bytes: usize) -> Result<Buffer> {
+        self.check()?;
+        let class = size_class(len_bytes);
+        // A class may round past the limit: then the exact size is used.
+        let class = if class as usize > self.capabilities.max_buffer_bytes { (len_bytes as u64).next_multiple_of(16) } else { class };
+        if class as usize > self.capabilities.max_buffer_bytes {
+            return Err(Error::Device(format!(
+                "a tensor of {len_bytes} bytes exceeds the largest buffer of {} ({} bytes); use a smaller --batch-size",
+                self.info.name, self.capabilities.max_buffer_bytes
+            )));
+        }
+        let mut pool = lock(&self.pool);
+        let buffer = match pool.free.get_mut(&class).and_then(Vec::pop) {
+            Some(buffer) => {
+                pool.stats.pooled_bytes -= class;
+                buffer
+            }
+            None => {
+                let raw = match self.create(class) {
+                    Some(raw) => Some(raw),
+                    None => {
+                        // Give back what lies unused, then try once more.
+                        pool.trim();
+                        lock(&self.stream).forget_bind_groups();
+                        let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
+                        self.create(class)
+                    }
+                };
+                let Some(raw) = raw else {
+                    return Err(Error::Device(format!(
+                        "{} is out of memory: {} bytes in use, {len_bytes} more asked for; use a smaller --batch-size",
+                        self.info.name, pool.stats.live_bytes
+                    )));
+                };
+                Arc::new(GpuBuffer { raw, id: next_id(), last_use: AtomicU64::new(0) })
+            }
+        };
+        pool.stats.live_bytes += class;
+        pool.stats.peak_bytes = pool.stats.peak_bytes.max(pool.stats.live_bytes);
+        Ok(Buffer::new(GpuMemory { buffer, class, pool: Arc::clone(&self.pool) }))
+    }
+
+    fn write(&self, buffer: &Buffer, offset: usize, bytes: &[u8]) -> Result<()> {
+        self.check()?;
+        let memory: &GpuMemory = buffer.memory("gpu")?;
+        if offset + bytes.len() > memory.class as usize || !offset.is_multiple_of(4) || !bytes.len().is_multiple_of(4) {
+            return Err(Error::Shape(format!("write of {} bytes at {offset} does not fit a buffer of {} bytes", bytes.len(), memory.class)));
+        }
+        let mut stream = lock(&self.stream);
+        // Queue writes run before recorded work, so that work which uses the buffer must be submitted first.
+        if memory.buffer.last_use.load(Ordering::Relaxed) == stream.epoch {
+            stream.flush();
+        }
+        self.queue.write_buffer(&memory.buffer.raw, offset as u64, bytes);
+        Ok(())
+    }
+
+    fn read(&self, buffer: &Buffer, range: std::ops::Range<usize>) -> BoxFuture<'_, Result<Vec<u8>>> {
+        let buffer = buffer.clone();
+        Box::pin(async move {
+            self.check()?;
+            let memory: &GpuMemory = buffer.memory("gpu")?;
+            if range.is_empty() {
+                return Ok(Vec::new());
+            }
+            if range.end > memory.class as usize || !range.start.is_multiple_of(4) || !range.len().is_multiple_of(4) {
+                return Err(Error::Shape(format!("read of bytes {range:?} does not fit a buffer of {} bytes", memory.class)));
+            }
+            let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("read"),
+                size: range.len() as u64,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            {
+                let mut stream = lock(&self.stream);
+                stream.encoder().copy_buffer_to_buffer(&memory.buffer.raw, range.start as u64, &staging, 0, range.len() as u64);
+                stream.flush();
+            }
+            let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
+            staging.map_async(wgpu::MapMode::Read, .., move |result| {
+                let _ = sender.send(result);
+            });
+            if let Err(error) = self.device.poll(wgpu::PollType::wait_indefinitely()) {
+                lock(&self.fault).message.get_or_insert(format!("waiting for the GPU failed: {error}"));
+            }
+            let mapped = receiver.receive().await;
+            self.check()?;
+            match mapped {
+                Some(Ok(())) => {}
+                other => return Err(Error::Gpu(format!("reading from the GPU failed: {other:?}"))),
+            }
+            let view = staging.get_mapped_range(..).map_err(|e| Error::Gpu(format!("reading from the GPU failed: {e}")))?;
+            Ok(view.to_vec())
+        })
+    }
+
+    fn run(&self, op: &Op, inputs: &[Operand], outputs: &[Operand]) -> Result<()> {
+        self.check()?;
+        check_run(op, inputs, outputs)?;
+        let specs = |operands: &[Operand]| operands.iter().map(|o| o.spec).collect::<Vec<Spec>>();
+        let (in_specs, out_specs) = (specs(inputs), specs(outputs));
+        if !self.supports(op, &in_specs) || out_specs.iter().any(|s| s.dtype == DType::F64) {
+            return Err(Error::Unsupported { backend: format!("gpu ({})", self.info.name), op: format!("{op:?} on f64") });
+        }
+        let scratch = |len_bytes: usize| self.alloc(len_bytes);
+        let plan = kernels::lower(op, inputs, outputs, &kernels::Limits::of(&self.device), &scratch)?;
+        if plan.is_empty() {
+            return Ok(());
+        }
+        lock(&self.fault).recording = op.name();
+        let mut stream = lock(&self.stream);
+        for dispatch in &plan {
+            let bindings = dispatch.bindings.iter().map(|b| bind(b)).collect::<Result<Vec<_>>>()?;
+            stream.dispatch(&dispatch.kernel, &bindings, &dispatch.params, dispatch.groups)?;
+        }
+        stream.spend(op.flops(&in_specs, &out_specs) + op.bytes(&in_specs, &out_specs));
+        Ok(())
+    }
+
+    fn supports(&self, _: &Op, inputs: &[Spec]) -> bool {
+        inputs.iter().all(|s| s.dtype != DType::F64)
+    }
+
+    fn flush(&self) -> Result<()> {
+        lock(&self.stream).flush();
+        self.check()
+    }
+
+    fn sync(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.flush()?;
+            if let Err(error) = self.device.poll(wgpu::PollType::wait_indefinitely()) {
+                lock(&self.fault).message.get_or_insert(format!("waiting for the GPU failed: {error}"));
+            }
+            self.check()
+        })
+    }
+
+    fn mark(&self) -> Result<Mark> {
+        Ok(Mark(0))
+    }
+
+    fn elapsed(&self, _: Mark, _: Mark) -> BoxFuture<'_, Result<Option<f64>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn memory(&self) -> MemoryStats {
+        lock(&self.pool).stats
+    }
+}
+
+/// The binding of an operand. Ranges are rounded up to whole words, at least one: empty bindings are refused.
+fn bind(b: &kernels::Bound) -> Result<stream::Binding<'_>> {
+    let memory: &GpuMemory = b.operand.buffer.memory("gpu")?;
+    let range = b.operand.range();
+    Ok(stream::Binding { buffer: &memory.buffer, offset: range.start as u64, size: (range.len() as u64).max(4), write: b.write })
+}

@@ -1,0 +1,66 @@
+//! Shader sources and their expansion: one level of `//#include`, and `//#spec` constants. Nothing else is substituted.
+
+use crate::error::{Error, Result};
+use std::path::Path;
+
+/// Every family's source and the shared parts, as they lie in `shaders/`.
+pub const SOURCES: &[(&str, &str)] = &[
+    ("elementwise", include_str!("../../../shaders/elementwise.wgsl")),
+    ("matmul", include_str!("../../../shaders/matmul.wgsl")),
+    ("conv", include_str!("../../../shaders/conv.wgsl")),
+    ("pool", include_str!("../../../shaders/pool.wgsl")),
+    ("reduce", include_str!("../../../shaders/reduce.wgsl")),
+    ("softmax", include_str!("../../../shaders/softmax.wgsl")),
+    ("layout", include_str!("../../../shaders/layout.wgsl")),
+    ("random", include_str!("../../../shaders/random.wgsl")),
+    ("norm", include_str!("../../../shaders/norm.wgsl")),
+    ("optimizer", include_str!("../../../shaders/optimizer.wgsl")),
+    ("shared/index.wgsl", include_str!("../../../shaders/shared/index.wgsl")),
+    ("shared/math.wgsl", include_str!("../../../shaders/shared/math.wgsl")),
+    ("shared/philox.wgsl", include_str!("../../../shaders/shared/philox.wgsl")),
+    ("shared/tile.wgsl", include_str!("../../../shaders/shared/tile.wgsl")),
+];
+
+fn source(name: &str) -> Result<&'static str> {
+    SOURCES.iter().find(|(n, _)| *n == name).map(|(_, text)| *text).ok_or_else(|| Error::Gpu(format!("no shader source named {name}")))
+}
+
+/// A family's source with its includes in place and the given `//#spec` constants replaced.
+///
+/// # Errors
+/// [`Error::Gpu`] for an unknown include, or a constant that the source does not mark with `//#spec`.
+pub fn expand(family: &str, specs: &[(&str, u32)]) -> Result<String> {
+    let text = source(family)?;
+    let mut out = String::with_capacity(text.len() * 2);
+    for line in text.lines() {
+        match line.strip_prefix("//#include ") {
+            Some(part) => out.push_str(source(part.trim())?),
+            None => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    for (name, value) in specs {
+        let head = format!("const {name}: u32 = ");
+        let line = out.lines().find(|l| l.starts_with(&head) && l.ends_with("//#spec"));
+        let Some(line) = line.map(str::to_owned) else {
+            return Err(Error::Gpu(format!("shader {family} has no line '{head}...; //#spec'")));
+        };
+        out = out.replacen(&line, &format!("{head}{value}u; //#spec"), 1);
+    }
+    Ok(out)
+}
+
+/// Writes every family's expanded source to `dir`, as `mappa shaders --expand` does.
+///
+/// # Errors
+/// [`Error::Io`] when a file cannot be written.
+pub fn write_expanded(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
+    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    let mut written = Vec::new();
+    for (name, _) in SOURCES.iter().filter(|(n, _)| !n.starts_with("shared/")) {
+        let path = dir.join(format!("{name}.wgsl"));
+        std::fs::write(&path, expand(name, &[])?).map_err(|e| Error::io(&path, e))?;
+        written.push(path);
+    }
+    Ok(written)
+}

@@ -1,0 +1,445 @@
+//! The rows: every operation with the attributes and shapes that have gone wrong somewhere in the field. New op = new rows.
+
+use crate::backend::cpu::Cpu;
+use crate::backend::{Backend, Operand};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::op::elementwise::Saved;
+use crate::op::*;
+use crate::rng::Stream;
+use crate::shape::{Shape, Spec};
+
+/// Where an input's values come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Data {
+    /// Uniform floats in `[low, high)`.
+    Uniform(Vec<usize>, f64, f64),
+    /// Integers (i32) in `0..n`.
+    Below(Vec<usize>, usize),
+    /// Small whole numbers as floats, so that equal values occur.
+    Ties(Vec<usize>),
+    /// Result number `.2` of an operation on inputs of its own, computed by the reference.
+    Output(Op, Vec<Data>, usize),
+}
+
+/// One call to compare on two devices.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Case {
+    /// The operation.
+    pub op: Op,
+    /// Its inputs.
+    pub inputs: Vec<Data>,
+    /// Whether its gradient is checked too (small shapes, smooth inputs).
+    pub differentiable: bool,
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shapes: Vec<String> = self.inputs.iter().map(|d| format!("{:?}", d.shape())).collect();
+        write!(f, "{:?} on {}", self.op, shapes.join(", "))
+    }
+}
+
+impl Data {
+    /// The shape.
+    pub fn shape(&self) -> Vec<usize> {
+        match self {
+            Data::Uniform(shape, ..) | Data::Below(shape, _) | Data::Ties(shape) => shape.clone(),
+            Data::Output(op, inputs, i) => {
+                let specs: Vec<Spec> = inputs.iter().filter_map(|d| d.spec().ok()).collect();
+                op.infer(&specs).ok().and_then(|s| s.get(*i).copied()).map(|s| s.shape.to_vec()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Shape and type; floats are f32.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a row that is wrong in itself.
+    pub fn spec(&self) -> Result<Spec> {
+        Ok(match self {
+            Data::Uniform(shape, ..) | Data::Ties(shape) => Spec::new(Shape::new(shape)?, DType::F32),
+            Data::Below(shape, _) => Spec::new(Shape::new(shape)?, DType::I32),
+            Data::Output(op, inputs, i) => {
+                let specs = inputs.iter().map(Data::spec).collect::<Result<Vec<_>>>()?;
+                *op.infer(&specs)?.get(*i).ok_or_else(|| Error::Shape(format!("{} has no result {i}", op.name())))?
+            }
+        })
+    }
+
+    /// The values as bytes of the spec's type; `salt` tells inputs of one case apart.
+    ///
+    /// # Errors
+    /// As [`Data::spec`].
+    pub fn bytes(&self, reference: &Cpu, salt: u64) -> Result<Vec<u8>> {
+        let len = self.spec()?.shape.len() as u64;
+        let stream = Stream::new(salt, "case", len, 0);
+        let floats = |f: &dyn Fn(u64) -> f64| -> Vec<u8> { bytemuck::allocation::pod_collect_to_vec(&(0..len).map(|i| f(i) as f32).collect::<Vec<f32>>()) };
+        Ok(match self {
+            Data::Uniform(_, low, high) => floats(&|i| low + (high - low) * stream.uniform(i) as f64),
+            Data::Ties(_) => floats(&|i| stream.below(i, 4) as f64 - 2.0),
+            Data::Below(_, n) => bytemuck::allocation::pod_collect_to_vec(&(0..len).map(|i| stream.below(i, (*n).max(1)) as i32).collect::<Vec<i32>>()),
+            Data::Output(op, inputs, i) => {
+                let operands = inputs
+                    .iter()
+                    .enumerate()
+                    .map(|(j, d)| operand(reference, d.spec()?, &d.bytes(reference, salt.wrapping_mul(31) + j as u64)?))
+                    .collect::<Result<Vec<_>>>()?;
+                let specs: Vec<Spec> = operands.iter().map(|o| o.spec).collect();
+                let outputs = op.infer(&specs)?.into_iter().map(|s| operand(reference, s, &vec![0; s.len_bytes()])).collect::<Result<Vec<_>>>()?;
+                reference.run(op, &operands, &outputs)?;
+                pollster::block_on(reference.read(&outputs[*i].buffer, outputs[*i].range()))?
+            }
+        })
+    }
+}
+
+/// A new buffer on `backend` that holds `bytes`.
+pub(crate) fn operand(backend: &dyn Backend, spec: Spec, bytes: &[u8]) -> Result<Operand> {
+    let buffer = backend.alloc(bytes.len())?;
+    if !bytes.is_empty() {
+        backend.write(&buffer, 0, bytes)?;
+    }
+    Ok(Operand { buffer, offset: 0, spec })
+}
+
+fn uniform(shape: &[usize]) -> Data {
+    Data::Uniform(shape.to_vec(), -1.0, 1.0)
+}
+
+fn between(shape: &[usize], low: f64, high: f64) -> Data {
+    Data::Uniform(shape.to_vec(), low, high)
+}
+
+/// Collects the rows.
+struct Cases(Vec<Case>);
+
+impl Cases {
+    fn add(&mut self, op: impl Into<Op>, inputs: Vec<Data>) {
+        self.0.push(Case { op: op.into(), inputs, differentiable: false });
+    }
+
+    /// A row whose gradient is checked as well.
+    fn grad(&mut self, op: impl Into<Op>, inputs: Vec<Data>) {
+        self.0.push(Case { op: op.into(), inputs, differentiable: true });
+    }
+}
+
+/// All rows, family by family.
+pub fn all() -> Vec<Case> {
+    let mut c = Cases(Vec::new());
+    elementwise(&mut c);
+    matmul(&mut c);
+    conv(&mut c);
+    pool(&mut c);
+    reduce(&mut c);
+    softmax(&mut c);
+    layout(&mut c);
+    random(&mut c);
+    norm(&mut c);
+    optimizer(&mut c);
+    c.0
+}
+
+fn elementwise(c: &mut Cases) {
+    for f in Unary::ALL {
+        // Inside the domain, and away from the kinks that finite differences cannot see.
+        let (low, high) = match f {
+            Unary::Log | Unary::Sqrt | Unary::Reciprocal => (0.2, 3.0),
+            _ => (-3.0, 3.0),
+        };
+        c.grad(Elementwise::Unary(f), vec![between(&[2, 3, 5], low, high)]);
+        // Around one vec4 and one workgroup.
+        for n in [1, 4, 7, 1023, 1025, 70_001] {
+            c.add(Elementwise::Unary(f), vec![between(&[n], low, high)]);
+            let saved = match f.saved() {
+                Saved::Input => between(&[n], low, high),
+                Saved::Output => Data::Output(Elementwise::Unary(f).into(), vec![between(&[n], low, high)], 0),
+            };
+            c.add(Elementwise::UnaryBackward(f), vec![saved, uniform(&[n])]);
+        }
+        c.add(Elementwise::Unary(f), vec![uniform(&[0, 3])]);
+    }
+    for f in [Unary::Relu, Unary::LeakyRelu { negative_slope: 0.1 }, Unary::Abs] {
+        c.add(Elementwise::UnaryBackward(f), vec![Data::Ties(vec![301]), uniform(&[301])]);
+    }
+    for f in [Unary::Exp, Unary::Sigmoid, Unary::Tanh] {
+        c.add(Elementwise::Unary(f), vec![between(&[2049], -80.0, 80.0)]);
+    }
+    // Past 65,535 workgroups.
+    c.add(Elementwise::Unary(Unary::Relu), vec![uniform(&[256 * 65_535 + 5])]);
+    for f in [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div] {
+        let b = |shape: &[usize]| between(shape, 0.5, 2.0);
+        for (x, y) in [
+            (&[2, 3][..], &[2, 3][..]),
+            (&[2, 3], &[3]),
+            (&[2, 3], &[2, 1]),
+            (&[2, 1, 4], &[3, 1]),
+            (&[3], &[2, 3]),
+            (&[], &[5]),
+            (&[1, 2, 1, 2, 1, 2, 1, 2], &[2, 1, 2, 1, 2, 1, 2, 1]),
+        ] {
+            c.grad(Elementwise::Binary(f), vec![uniform(x), b(y)]);
+        }
+        for (x, y) in [(&[1025][..], &[1025][..]), (&[33, 65], &[65]), (&[4, 5, 33], &[5, 1]), (&[70_001], &[1]), (&[0, 3], &[1, 3]), (&[1], &[4099])] {
+            c.add(Elementwise::Binary(f), vec![uniform(x), b(y)]);
+        }
+    }
+    c.add(Elementwise::Binary(Binary::EqualMask), vec![Data::Ties(vec![7, 33]), Data::Ties(vec![33])]);
+    c.add(Elementwise::Binary(Binary::EqualMask), vec![Data::Ties(vec![130]), Data::Ties(vec![130])]);
+    for n in [1, 5, 1027] {
+        c.add(Elementwise::AddAssign, vec![uniform(&[n]), uniform(&[n])]);
+    }
+    for (shape, dtype) in [(&[3, 5][..], DType::F32), (&[1027], DType::F32), (&[9], DType::U32), (&[0], DType::F32)] {
+        if let Ok(shape) = Shape::new(shape) {
+            c.add(Elementwise::Fill { value: 2.5_f64.floor() + if dtype == DType::F32 { 0.5 } else { 0.0 }, spec: Spec::new(shape, dtype) }, vec![]);
+        }
+    }
+}
+
+fn matmul(c: &mut Cases) {
+    for (transpose_a, transpose_b) in [(false, false), (false, true), (true, false), (true, true)] {
+        let a = |m: usize, k: usize| uniform(&if transpose_a { [k, m] } else { [m, k] });
+        let b = |k: usize, n: usize| uniform(&if transpose_b { [n, k] } else { [k, n] });
+        let op = |bias| Matmul { transpose_a, transpose_b, bias };
+        c.grad(op(false), vec![a(3, 4), b(4, 5)]);
+        c.grad(op(true), vec![a(2, 3), b(3, 4), uniform(&[4])]);
+        for (m, n, k) in [(1, 1, 1), (1, 7, 300), (65, 1, 9), (16, 16, 16), (31, 33, 17), (64, 64, 64), (129, 63, 70), (8, 10, 84), (200, 130, 33), (3, 5, 0), (2, 600, 1000)] {
+            c.add(op(false), vec![a(m, k), b(k, n)]);
+            c.add(op(true), vec![a(m, k), b(k, n), uniform(&[n])]);
+        }
+        c.add(op(false), vec![a(0, 3), b(3, 4)]);
+    }
+    let plain = Matmul { transpose_a: false, transpose_b: false, bias: false };
+    for (x, y) in [(&[3, 2, 4][..], &[3, 4, 2][..]), (&[3, 2, 4], &[4, 2]), (&[2, 4], &[3, 4, 2]), (&[2, 1, 3, 4], &[1, 3, 4, 2])] {
+        c.grad(plain, vec![uniform(x), uniform(y)]);
+    }
+    c.add(plain, vec![uniform(&[5, 1, 65, 33]), uniform(&[3, 33, 70])]);
+    c.add(Matmul { transpose_b: true, bias: true, ..plain }, vec![uniform(&[4, 37, 20]), uniform(&[50, 20]), uniform(&[50])]);
+}
+
+fn conv(c: &mut Cases) {
+    // (n, c, h, w), (k, kh, kw), stride, padding, dilation, groups, gradients checked
+    type Row = ([usize; 4], [usize; 3], [usize; 2], [usize; 2], [usize; 2], usize, bool);
+    let rows: [Row; 18] = [
+        ([1, 1, 1, 1], [1, 1, 1], [1, 1], [0, 0], [1, 1], 1, true),
+        ([2, 2, 4, 5], [3, 3, 3], [1, 1], [1, 1], [1, 1], 1, true),
+        ([1, 2, 5, 4], [2, 2, 3], [2, 1], [1, 0], [1, 2], 1, true),
+        ([1, 4, 4, 4], [4, 3, 3], [2, 2], [1, 1], [1, 1], 2, true),
+        ([2, 3, 4, 4], [6, 3, 3], [1, 1], [2, 2], [2, 2], 3, true),
+        ([1, 1, 5, 5], [2, 3, 3], [3, 3], [0, 0], [1, 1], 1, true),
+        ([2, 1, 28, 28], [6, 5, 5], [1, 1], [2, 2], [1, 1], 1, false),
+        ([3, 6, 14, 14], [16, 5, 5], [1, 1], [0, 0], [1, 1], 1, false),
+        ([5, 16, 8, 8], [32, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
+        ([2, 65, 9, 7], [67, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
+        ([2, 32, 13, 11], [70, 1, 1], [1, 1], [0, 0], [1, 1], 1, false),
+        ([2, 32, 13, 11], [20, 1, 1], [2, 2], [0, 0], [1, 1], 1, false),
+        ([1, 3, 33, 31], [16, 7, 7], [2, 2], [3, 3], [1, 1], 1, false),
+        ([2, 24, 10, 9], [24, 3, 3], [1, 1], [1, 1], [1, 1], 24, false),
+        ([2, 12, 10, 9], [24, 3, 3], [2, 2], [1, 1], [1, 1], 4, false),
+        ([1, 2, 17, 15], [3, 3, 2], [4, 3], [3, 2], [2, 3], 1, false),
+        ([0, 2, 5, 5], [3, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
+        ([40, 8, 16, 16], [9, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
+    ];
+    for (x, [k, kh, kw], stride, padding, dilation, groups, differentiable) in rows {
+        let options = Conv2dOptions { stride, padding, dilation, groups };
+        let weight = [k, x[1] / groups, kh, kw];
+        let (Ok(x_shape), Ok(w_shape)) = (Shape::new(&x), Shape::new(&weight)) else { continue };
+        let Ok(y) = options.output_shape(&x_shape, &w_shape) else { continue };
+        for bias in [false, true] {
+            let mut inputs = vec![uniform(&x), uniform(&weight)];
+            if bias {
+                inputs.push(uniform(&[k]));
+            }
+            c.0.push(Case { op: Conv::Forward { options, bias }.into(), inputs, differentiable });
+        }
+        c.add(Conv::BackwardInput { options, input_size: [x[2], x[3]] }, vec![uniform(&y), uniform(&weight)]);
+        c.add(Conv::BackwardWeight { options, kernel_size: [kh, kw] }, vec![uniform(&x), uniform(&y)]);
+    }
+}
+
+fn pool(c: &mut Cases) {
+    let windows = |k: [usize; 2], stride: [usize; 2], padding: [usize; 2], dilation: [usize; 2], ceil_mode: bool| Pool2dOptions { kernel_size: k, stride, padding, dilation, ceil_mode };
+    let rows = [
+        (windows([2, 2], [2, 2], [0, 0], [1, 1], false), [2, 3, 6, 4]),
+        (windows([2, 2], [2, 2], [0, 0], [1, 1], true), [1, 2, 5, 7]),
+        (windows([3, 3], [2, 2], [1, 1], [1, 1], false), [1, 2, 7, 6]),
+        (windows([3, 2], [1, 2], [1, 0], [1, 1], true), [2, 1, 5, 5]),
+        (windows([3, 3], [1, 1], [0, 0], [2, 2], false), [1, 2, 6, 7]),
+        (windows([2, 2], [3, 3], [1, 1], [1, 1], true), [1, 2, 6, 8]),
+        (windows([2, 2], [2, 2], [0, 0], [1, 1], false), [7, 33, 28, 26]),
+        (windows([3, 3], [2, 2], [1, 1], [1, 1], true), [3, 17, 15, 14]),
+    ];
+    for (i, (options, x)) in rows.into_iter().enumerate() {
+        let input_size = [x[2], x[3]];
+        let small = i < 6;
+        c.0.push(Case { op: Pool::Max(options).into(), inputs: vec![uniform(&x)], differentiable: small });
+        c.add(Pool::Max(options), vec![Data::Ties(x.to_vec())]);
+        let Some(y) = Shape::new(&x).ok().and_then(|s| options.output_shape(&s).ok()) else { continue };
+        let index = Data::Output(Pool::Max(options).into(), vec![Data::Ties(x.to_vec())], 1);
+        c.add(Pool::MaxBackward { options, input_size }, vec![uniform(&y), index]);
+        if options.dilation == [1, 1] {
+            for (count_include_pad, divisor_override) in [(true, None), (false, None), (true, Some(3))] {
+                let options = AvgPool2dOptions { window: options, count_include_pad, divisor_override };
+                c.0.push(Case { op: Pool::Avg(options).into(), inputs: vec![uniform(&x)], differentiable: small });
+                c.add(Pool::AvgBackward { options, input_size }, vec![uniform(&y)]);
+            }
+        }
+    }
+    // One pixel; 7x7; exactly one workgroup of 256; odd sizes above it; more planes than one dispatch dimension.
+    for shape in [[1, 1, 1, 1], [2, 3, 7, 7], [1, 5, 16, 16], [2, 2, 17, 31], [1, 65_537, 1, 2]] {
+        let input_size = [shape[2], shape[3]];
+        c.0.push(Case { op: Pool::GlobalAvg.into(), inputs: vec![uniform(&shape)], differentiable: shape[1] < 4 && shape[2] < 8 });
+        c.add(Pool::GlobalAvgBackward { input_size }, vec![uniform(&[shape[0], shape[1], 1, 1])]);
+    }
+}
+
+fn reduce(c: &mut Cases) {
+    let kinds = [ReduceKind::Sum, ReduceKind::SumSquares, ReduceKind::Mean, ReduceKind::Max, ReduceKind::ArgMax, ReduceKind::Var { correction: 1 }, ReduceKind::Var { correction: 0 }];
+    for kind in kinds {
+        let op = |dims: &[usize], keepdim| Reduce { kind, dims: dims.to_vec(), keepdim };
+        for (shape, dims) in [(&[3, 4][..], &[1][..]), (&[3, 4], &[0]), (&[2, 3, 2, 2], &[0, 2, 3]), (&[2, 3, 4], &[0, 1, 2])] {
+            let case = Case { op: op(dims, false).into(), inputs: vec![uniform(shape)], differentiable: kind != ReduceKind::ArgMax };
+            c.0.push(case);
+        }
+        for (shape, dims) in [
+            (&[5, 1000][..], &[1][..]),
+            (&[1000, 5], &[0]),
+            (&[3, 70, 11], &[1]),
+            (&[4, 33, 9, 7], &[0, 2, 3]),
+            (&[2, 3, 4, 5, 6], &[0, 2, 4]),
+            (&[300, 257], &[0, 1]),
+            (&[70_000, 2], &[1]),
+            (&[1_000_003], &[0]),
+            (&[64, 3, 4], &[]),
+        ] {
+            // A variance of one value has no degrees of freedom.
+            if !(dims.is_empty() && kind == ReduceKind::Var { correction: 1 }) {
+                c.add(op(dims, true), vec![uniform(shape)]);
+            }
+        }
+        if matches!(kind, ReduceKind::Max | ReduceKind::ArgMax) {
+            c.add(op(&[1], false), vec![Data::Ties(vec![37, 500])]);
+            c.add(op(&[0], false), vec![Data::Ties(vec![5000, 3])]);
+        }
+        if matches!(kind, ReduceKind::Var { .. } | ReduceKind::Mean | ReduceKind::Sum) {
+            // A large common offset: what naive sums of squares get wrong.
+            c.add(op(&[0, 1], false), vec![between(&[1000, 1000], 100.0, 101.0)]);
+        }
+    }
+    c.add(Reduce { kind: ReduceKind::Sum, dims: vec![1], keepdim: false }, vec![uniform(&[4, 0])]);
+}
+
+fn softmax(c: &mut Cases) {
+    for (shape, dim) in [(&[3, 4][..], 1), (&[3, 4], 0), (&[2, 3, 2], 1)] {
+        c.grad(Softmax::LogSoftmax { dim }, vec![uniform(shape)]);
+    }
+    for (shape, dim) in [(&[1, 1][..], 1), (&[65, 10], 1), (&[7, 1000], 1), (&[4, 33, 5], 1), (&[300, 3], 0), (&[2, 70_000], 1)] {
+        c.add(Softmax::LogSoftmax { dim }, vec![between(shape, -10.0, 10.0)]);
+        let y = Data::Output(Softmax::LogSoftmax { dim }.into(), vec![uniform(shape)], 0);
+        c.add(Softmax::LogSoftmaxBackward { dim }, vec![y, uniform(shape)]);
+    }
+    let plain = CrossEntropyOptions::default();
+    for options in [plain, CrossEntropyOptions { label_smoothing: 0.1, ..plain }, CrossEntropyOptions { ignore_index: 1, ..plain }, CrossEntropyOptions { weight: true, label_smoothing: 0.2, ..plain }] {
+        for (shape, small) in [(&[5, 4][..], true), (&[2, 3, 4], true), (&[64, 10], false), (&[300, 1], false), (&[3, 1000], false), (&[2, 7, 5, 9], false)] {
+            let mut rows = shape.to_vec();
+            let classes = rows.remove(1);
+            let mut inputs = vec![between(shape, -4.0, 4.0), Data::Below(rows.clone(), classes)];
+            if options.weight {
+                inputs.push(between(&[classes], 0.5, 1.5));
+            }
+            c.0.push(Case { op: Softmax::CrossEntropy(options).into(), inputs: inputs.clone(), differentiable: small });
+            inputs.push(uniform(&rows));
+            c.add(Softmax::CrossEntropyBackward(options), inputs);
+        }
+    }
+}
+
+fn layout(c: &mut Cases) {
+    for (shape, dims) in [(&[2, 3][..], &[1, 0][..]), (&[2, 3, 2, 2], &[0, 2, 3, 1]), (&[2, 3, 4], &[2, 0, 1])] {
+        c.grad(Layout::Permute { dims: dims.to_vec() }, vec![uniform(shape)]);
+    }
+    c.add(Layout::Permute { dims: vec![0, 2, 1] }, vec![uniform(&[3, 65, 130])]);
+    c.add(Layout::Permute { dims: vec![7, 6, 5, 4, 3, 2, 1, 0] }, vec![uniform(&[2, 1, 3, 2, 1, 2, 3, 2])]);
+    for (shape, starts, steps, sizes) in [(&[5][..], &[1][..], &[2][..], &[2][..]), (&[3, 4], &[0, 1], &[1, 1], &[2, 2]), (&[3, 9, 33], &[1, 0, 2], &[1, 3, 2], &[2, 3, 15]), (&[4, 4], &[1, 1], &[1, 1], &[0, 2])] {
+        let (starts, steps, sizes) = (starts.to_vec(), steps.to_vec(), sizes.to_vec());
+        c.grad(Layout::Slice { starts: starts.clone(), steps: steps.clone(), sizes: sizes.clone() }, vec![uniform(shape)]);
+        if let Ok(shape) = Shape::new(shape) {
+            c.add(Layout::SliceBackward { starts, steps, shape }, vec![uniform(&sizes)]);
+        }
+    }
+    for (shape, before, after) in [(&[3][..], &[1][..], &[2][..]), (&[2, 3], &[0, 1], &[1, 0]), (&[2, 3, 30, 31], &[0, 0, 2, 1], &[0, 0, 1, 2]), (&[0, 2], &[1, 1], &[0, 1])] {
+        let small = shape.len() < 3;
+        c.0.push(Case { op: Layout::Pad { before: before.to_vec(), after: after.to_vec(), value: 0.5 }.into(), inputs: vec![uniform(shape)], differentiable: small });
+    }
+    c.grad(Layout::Concat { dim: 1 }, vec![uniform(&[2, 1, 3]), uniform(&[2, 2, 3]), uniform(&[2, 0, 3])]);
+    c.grad(Layout::Concat { dim: 0 }, vec![uniform(&[1, 3]), uniform(&[2, 3])]);
+    c.add(Layout::Concat { dim: 2 }, vec![uniform(&[9, 5, 33]), uniform(&[9, 5, 2]), uniform(&[9, 5, 64])]);
+    c.add(Layout::Concat { dim: 0 }, vec![Data::Below(vec![5], 9), Data::Below(vec![3], 9)]);
+    for (from, to) in [(&[3, 1][..], &[2, 3, 4][..]), (&[], &[5]), (&[4, 1, 33], &[4, 70, 33])] {
+        if let Ok(shape) = Shape::new(to) {
+            c.0.push(Case { op: Layout::Expand { shape }.into(), inputs: vec![uniform(from)], differentiable: to.len() < 4 && to[0] != 4 });
+        }
+    }
+    for (shape, dim, n) in [(&[5, 4][..], 0, 7), (&[2, 4, 3], 1, 3), (&[3, 6], 1, 4), (&[100, 33], 0, 300), (&[1000], 0, 5), (&[4, 3], 0, 0)] {
+        let index = Data::Below(vec![n], shape[dim]);
+        let small = shape.iter().product::<usize>() < 100 && n > 0;
+        c.0.push(Case { op: Layout::IndexSelect { dim }.into(), inputs: vec![uniform(shape), index.clone()], differentiable: small });
+        let mut rows = shape.to_vec();
+        rows[dim] = n;
+        c.add(Layout::IndexAdd { dim, size: shape[dim] }, vec![uniform(&rows), index]);
+    }
+}
+
+fn random(c: &mut Cases) {
+    for (seed, n) in [(1, 1), (2, 6), (3, 1027), (4, 70_001)] {
+        let stream = Stream::new(seed, "case", 5, 6);
+        let Ok(shape) = Shape::new(&[n]) else { continue };
+        let spec = Spec::new(shape, DType::F32);
+        c.add(Random::Uniform { low: -2.0, high: 3.0, stream, spec }, vec![]);
+        c.add(Random::Uniform { low: 0.0, high: 1.0, stream, spec }, vec![]);
+        c.add(Random::Normal { mean: 0.5, std: 2.0, stream, spec }, vec![]);
+        c.0.push(Case { op: Random::Dropout { p: 0.3, stream }.into(), inputs: vec![uniform(&[n])], differentiable: n < 10 });
+    }
+}
+
+fn norm(c: &mut Cases) {
+    for (x, small) in [(&[4, 3][..], true), (&[2, 3, 2, 2], true), (&[3, 2, 4], true), (&[6, 17, 5, 5], false), (&[1, 3, 33, 31], false), (&[64, 16, 8, 8], false), (&[300, 5], false), (&[40, 3, 28, 28], false)] {
+        let ch = x[1];
+        let (weight, bias) = (between(&[ch], 0.5, 1.5), uniform(&[ch]));
+        let running = [uniform(&[ch]), between(&[ch], 0.5, 1.5)];
+        let train = Norm::BatchNorm { eps: 1e-5, momentum: 0.1, running: false };
+        c.0.push(Case { op: train.into(), inputs: vec![uniform(x), weight.clone(), bias.clone()], differentiable: small });
+        let with = Norm::BatchNorm { eps: 1e-3, momentum: 0.3, running: true };
+        let [mean, var] = running;
+        let inputs = vec![between(x, 1.0, 3.0), weight.clone(), bias.clone(), mean.clone(), var.clone()];
+        c.add(with, inputs.clone());
+        c.add(Norm::BatchNormEval { eps: 1e-5 }, inputs);
+        for training in [true, false] {
+            let stat = |i| Data::Output(train.into(), vec![uniform(x), weight.clone(), bias.clone()], i);
+            c.add(Norm::BatchNormBackward { training }, vec![uniform(x), uniform(x), weight.clone(), stat(1), stat(2)]);
+        }
+    }
+}
+
+fn optimizer(c: &mut Cases) {
+    let sgd = SgdStep { lr: 0.1, momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false, maximize: false, first: false };
+    let adam = AdamStep { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, decoupled: false, maximize: false, step: 3 };
+    for n in [1, 6, 1027] {
+        let x = || uniform(&[n]);
+        let scale = || between(&[2], 0.5, 1.0);
+        for step in [sgd, SgdStep { weight_decay: 0.1, maximize: true, ..sgd }] {
+            c.add(Optimizer::Sgd(step), vec![x(), x(), scale()]);
+        }
+        let momentum = SgdStep { momentum: 0.9, weight_decay: 0.05, ..sgd };
+        for step in [momentum, SgdStep { dampening: 0.3, ..momentum }, SgdStep { nesterov: true, ..momentum }, SgdStep { first: true, ..momentum }] {
+            c.add(Optimizer::Sgd(step), vec![x(), x(), scale(), x()]);
+        }
+        for step in [adam, AdamStep { weight_decay: 0.1, step: 1, ..adam }, AdamStep { weight_decay: 0.1, decoupled: true, step: 1000, ..adam }, AdamStep { maximize: true, ..adam }] {
+            c.add(Optimizer::Adam(step), vec![x(), x(), scale(), x(), between(&[n], 0.01, 1.0)]);
+        }
+    }
+    for (n, max_norm) in [(1, 1.0), (5, 0.5), (5, 100.0)] {
+        c.add(Optimizer::ClipFactor { max_norm }, vec![between(&[n], 0.0, 2.0)]);
+    }
+}

@@ -1,0 +1,125 @@
+//! `dataset.toml`, which stands beside the data and says what files of pixels cannot: class names and preprocessing.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::Preprocessing;
+use crate::error::{Error, Result};
+
+/// The content of a `dataset.toml`; every key may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Description {
+    /// The data set's name, fit for a file name.
+    pub(super) name: Option<String>,
+    /// Class names, in the order of the labels.
+    pub(super) classes: Option<Vec<String>>,
+    /// The shape `[C, H, W]` of an image.
+    pub(super) input: Option<[usize; 3]>,
+    scale: Option<f32>,
+    mean: Option<Vec<f32>>,
+    std: Option<Vec<f32>>,
+}
+
+impl Description {
+    /// Reads the file; one without any key where there is no file.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Description::parse(path, &text),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Description::default()),
+            Err(e) => Err(Error::data(path, format!("cannot be read: {e}"))),
+        }
+    }
+
+    /// Reads the text of the file; `path` stands for it in errors.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self> {
+        let own: Description = toml::from_str(text).map_err(|e| {
+            let start = e.span().map(|span| span.start).unwrap_or_default();
+            let line = 1 + text.bytes().take(start).filter(|&b| b == b'\n').count();
+            Error::data(path, format!("line {line}: {}", e.message()))
+        })?;
+        if let Some(name) = &own.name {
+            let fits = Path::new(name).file_name().is_some_and(|file| file == name.as_str())
+                && !name.contains(|c: char| c == '\\' || c.is_control());
+            if !fits {
+                return Err(Error::data(
+                    path,
+                    format!("name {name:?} cannot be part of a file name; leave out slashes and control characters"),
+                ));
+            }
+        }
+        if let Some(classes) = &own.classes {
+            if classes.is_empty() {
+                return Err(Error::data(path, "classes is empty; name the classes, or leave the key out"));
+            }
+            let mut seen = BTreeSet::new();
+            if let Some(class) = classes.iter().find(|class| !seen.insert(*class)) {
+                return Err(Error::data(path, format!("classes names {class:?} twice")));
+            }
+        }
+        Ok(own)
+    }
+
+    /// How pixels of images with `channels` channels become a model's input.
+    pub(super) fn preprocessing(&self, path: &Path, channels: usize) -> Result<Preprocessing> {
+        let default = Preprocessing::new(channels);
+        let own = Preprocessing {
+            scale: self.scale.unwrap_or(default.scale),
+            mean: self.mean.clone().unwrap_or(default.mean),
+            std: self.std.clone().unwrap_or(default.std),
+        };
+        match own.tables(channels) {
+            Ok(_) => Ok(own),
+            Err(e) => Err(Error::data(path, e.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        let path = Path::new("dataset.toml");
+        let outcome = Description::parse(path, text).and_then(|d| d.preprocessing(path, 3));
+        outcome.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn keys_that_are_left_out_have_defaults() {
+        let path = Path::new("dataset.toml");
+        assert_eq!(Description::default().preprocessing(path, 3).unwrap(), Preprocessing::new(3));
+        // An integer will do for a number.
+        let own = Description::parse(path, "scale = 16\nclasses = ['cat', 'dog']").unwrap();
+        assert_eq!(own.preprocessing(path, 1).unwrap(), Preprocessing { scale: 16.0, ..Preprocessing::new(1) });
+        assert_eq!(own.classes.unwrap(), ["cat", "dog"]);
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Description::read(&dir.path().join("dataset.toml")).unwrap().classes.is_none());
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_types_are_named_with_their_line() {
+        assert_eq!(
+            error("scale = 255.0\nstdev = [1.0]"),
+            "dataset.toml: line 2: unknown field `stdev`, expected one of `name`, `classes`, `input`, `scale`, `mean`, `std`"
+        );
+        assert_eq!(error("\n\nmean = 'grey'"), "dataset.toml: line 3: invalid type: string \"grey\", expected a sequence");
+        assert!(error("scale = ").starts_with("dataset.toml: line 1: "));
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_named() {
+        assert_eq!(error("mean = [0.5]"), "dataset.toml: mean has 1 values, but images have 3 channels; give one value a channel");
+        assert_eq!(error("std = [1.0, 0.0, 1.0]"), "dataset.toml: std must hold finite numbers above 0, got 0");
+        assert_eq!(error("std = [1.0, nan, 1.0]"), "dataset.toml: std must hold finite numbers above 0, got NaN");
+        assert!(error("scale = 1e300").ends_with("a number of at least 1 such as 255, got inf"));
+        assert_eq!(error("classes = []"), "dataset.toml: classes is empty; name the classes, or leave the key out");
+        assert_eq!(error("classes = ['a', 'b', 'a']"), "dataset.toml: classes names \"a\" twice");
+        for name in ["", "..", "/etc", "a/b", "a/", "a\\\\b", "a\\nb"] {
+            assert!(error(&format!("name = \"{name}\"")).contains("cannot be part of a file name"), "{name}");
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! Samples in batches, prepared ahead by worker threads.
+//!
+//! A batch is a function of the options and its number alone, so it is the same whichever thread prepares it, and an epoch can be
+//! resumed at any batch.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use super::{Dataset, Part};
+use crate::error::{Error, Result};
+use crate::rng::Stream;
+
+/// How a [`Loader`] orders, changes and prepares samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoaderOptions {
+    /// Samples a batch; the last batch of an epoch may be shorter. Default 64.
+    pub batch_size: usize,
+    /// Whether samples come in an order drawn for each epoch, instead of their own. Default false.
+    pub shuffle: bool,
+    /// Each sample is moved by up to so many pixels along both axes; pixels of value 0 come in. Default 0.
+    pub shift: usize,
+    /// What random decisions depend on, with the epoch. Default 0.
+    pub seed: u64,
+    /// The number of the epoch. Default 0.
+    pub epoch: u64,
+    /// Threads that prepare batches ahead; 0 prepares each batch when it is asked for. Default 0.
+    pub workers: usize,
+    /// The first batch to deliver, for going on in the middle of an epoch. Default 0.
+    pub first_batch: usize,
+}
+
+impl Default for LoaderOptions {
+    fn default() -> Self {
+        LoaderOptions { batch_size: 64, shuffle: false, shift: 0, seed: 0, epoch: 0, workers: 0, first_batch: 0 }
+    }
+}
+
+/// Some samples, ready for a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Preprocessed pixels, `[N, C, H, W]`.
+    pub images: Vec<f32>,
+    /// The class of each sample, `[N]`.
+    pub targets: Vec<i32>,
+    /// The place of each sample in its part, `[N]`.
+    pub indices: Vec<u32>,
+}
+
+impl Batch {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// True when there are none; a [`Loader`] delivers no such batch.
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+}
+
+/// The batches of one epoch, in order.
+pub struct Loader {
+    recipe: Arc<Recipe>,
+    /// The next batch to deliver.
+    next: usize,
+    /// Worker w of W prepares the batches `first_batch + w`, `first_batch + w + W` ... and delivers them through its own channel.
+    batches: Vec<Receiver<Batch>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Loader {
+    /// One epoch over `part` of `dataset`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a batch size of 0, a shift that can move an image out of sight, wrong preprocessing, or threads that the
+    /// system refuses; [`Error::Shape`] or [`Error::Data`] where `part` does not fit `dataset`.
+    pub fn new(dataset: &Dataset, part: &Arc<Part>, options: LoaderOptions) -> Result<Loader> {
+        if options.batch_size == 0 {
+            return Err(Error::Config("--batch-size must be at least 1, got 0".into()));
+        }
+        let smaller = dataset.height.min(dataset.width);
+        if options.shift > 0 && options.shift >= smaller {
+            return Err(Error::Config(format!(
+                "shift = {} moves images of {} x {} pixels out of sight; give at most {}",
+                options.shift,
+                dataset.height,
+                dataset.width,
+                smaller.saturating_sub(1)
+            )));
+        }
+        let sample_len = dataset.sample_len(part)?;
+        let order = match options.shuffle {
+            true => Stream::new(options.seed, "shuffle", options.epoch, 0).permutation(part.len()),
+            false => (0..part.len() as u32).collect(),
+        };
+        let recipe = Arc::new(Recipe {
+            part: part.clone(),
+            order,
+            tables: dataset.preprocessing.tables(dataset.channels)?,
+            sample_len,
+            height: dataset.height,
+            width: dataset.width,
+            options,
+        });
+
+        let first = options.first_batch;
+        let workers = options.workers.min(recipe.batches().saturating_sub(first));
+        let mut loader = Loader { recipe, next: first, batches: Vec::new(), threads: Vec::new() };
+        for worker in 0..workers {
+            // One batch waits in the channel and one in the worker's hands: two ahead a worker.
+            let (sender, receiver) = sync_channel(1);
+            let recipe = loader.recipe.clone();
+            let work = move || {
+                for index in (first + worker..recipe.batches()).step_by(workers) {
+                    if sender.send(recipe.batch(index)).is_err() {
+                        // The loader was dropped.
+                        return;
+                    }
+                }
+            };
+            let thread = std::thread::Builder::new().name(format!("data-{worker}")).spawn(work);
+            let thread = thread.map_err(|e| {
+                Error::Config(format!("cannot start data worker {} of {workers}: {e}; give a smaller --workers", worker + 1))
+            })?;
+            loader.batches.push(receiver);
+            loader.threads.push(thread);
+        }
+        Ok(loader)
+    }
+
+    /// Batches of the whole epoch, those before `first_batch` included.
+    pub fn batches(&self) -> usize {
+        self.recipe.batches()
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        if self.next >= self.batches() {
+            return None;
+        }
+        let index = self.next;
+        self.next += 1;
+        if self.batches.is_empty() {
+            return Some(self.recipe.batch(index));
+        }
+        let worker = (index - self.recipe.options.first_batch) % self.batches.len();
+        // Should a worker be gone, the epoch must not end early: the same batch is made here.
+        Some(self.batches[worker].recv().unwrap_or_else(|_| self.recipe.batch(index)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.batches().saturating_sub(self.next);
+        (left, Some(left))
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // Without receivers, every worker ends at its next send.
+        self.batches.clear();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a data worker panicked; its batches were prepared on the calling thread");
+            }
+        }
+    }
+}
+
+/// All that a batch depends on, besides its number.
+struct Recipe {
+    part: Arc<Part>,
+    order: Vec<u32>,
+    /// The input for each pixel value, a table a channel.
+    tables: Vec<[f32; 256]>,
+    /// C H W.
+    sample_len: usize,
+    height: usize,
+    width: usize,
+    options: LoaderOptions,
+}
+
+impl Recipe {
+    fn batches(&self) -> usize {
+        self.order.len().div_ceil(self.options.batch_size)
+    }
+
+    /// Batch number `index`, which must be below `batches()`.
+    fn batch(&self, index: usize) -> Batch {
+        let start = index * self.options.batch_size;
+        let end = self.order.len().min(start.saturating_add(self.options.batch_size));
+        let indices = self.order[start..end].to_vec();
+        let mut images = vec![0.0; indices.len() * self.sample_len];
+        for (&sample, image) in indices.iter().zip(images.chunks_exact_mut(self.sample_len)) {
+            self.prepare(sample as usize, image);
+        }
+        let targets = indices.iter().map(|&sample| self.part.labels[sample as usize] as i32).collect();
+        Batch { images, targets, indices }
+    }
+
+    /// Writes the preprocessed sample, moved by its shift.
+    fn prepare(&self, sample: usize, image: &mut [f32]) {
+        let pixels = &self.part.images[sample * self.sample_len..][..self.sample_len];
+        let (down, right) = self.shift(sample);
+        let (from_row, to_row, rows) = overlap(self.height, down);
+        let (from_column, to_column, columns) = overlap(self.width, right);
+        let area = self.height * self.width;
+        for ((source, target), table) in pixels.chunks_exact(area).zip(image.chunks_exact_mut(area)).zip(&self.tables) {
+            target.fill(table[0]);
+            let source = source.chunks_exact(self.width).skip(from_row);
+            let target = target.chunks_exact_mut(self.width).skip(to_row);
+            for (source, target) in source.zip(target).take(rows) {
+                for (&pixel, x) in source[from_column..][..columns].iter().zip(&mut target[to_column..][..columns]) {
+                    *x = table[pixel as usize];
+                }
+            }
+        }
+    }
+
+    /// Pixels by which a sample moves down and right; a function of seed, epoch and sample.
+    fn shift(&self, sample: usize) -> (isize, isize) {
+        let shift = self.options.shift;
+        if shift == 0 {
+            return (0, 0);
+        }
+        let stream = Stream::new(self.options.seed, "shift", self.options.epoch, sample as u64);
+        let draw = |index| stream.below(index, 2 * shift + 1) as isize - shift as isize;
+        (draw(0), draw(1))
+    }
+}
+
+/// For a line of `size` pixels moved by `shift`: the first pixel read, where it is written, and how many remain in sight.
+fn overlap(size: usize, shift: isize) -> (usize, usize, usize) {
+    ((-shift).max(0) as usize, shift.max(0) as usize, size.saturating_sub(shift.unsigned_abs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tests::dataset;
+    use crate::data::{Preprocessing, digits};
+
+    const ALL: LoaderOptions = LoaderOptions { batch_size: 7, shuffle: true, shift: 2, seed: 11, epoch: 3, workers: 0, first_batch: 0 };
+
+    fn set() -> Dataset {
+        dataset(&(0..60).map(|i| i % 4).collect::<Vec<u32>>(), 4, 5, 3)
+    }
+
+    fn batches(set: &Dataset, options: LoaderOptions) -> Vec<Batch> {
+        Loader::new(set, &set.train, options).unwrap().collect()
+    }
+
+    fn indices(batches: &[Batch]) -> Vec<u32> {
+        batches.iter().flat_map(|batch| batch.indices.clone()).collect()
+    }
+
+    #[test]
+    fn every_sample_comes_exactly_once_an_epoch() {
+        let set = set();
+        let loader = Loader::new(&set, &set.train, ALL).unwrap();
+        assert_eq!((loader.batches(), loader.size_hint()), (9, (9, Some(9))));
+        let batches: Vec<Batch> = loader.collect();
+        assert_eq!(batches.iter().map(Batch::len).collect::<Vec<_>>(), [7, 7, 7, 7, 7, 7, 7, 7, 4]);
+        let mut order = indices(&batches);
+        assert_ne!(order, (0..60).collect::<Vec<u32>>());
+        order.sort();
+        assert_eq!(order, (0..60).collect::<Vec<u32>>());
+        for batch in &batches {
+            assert_eq!(batch.images.len(), batch.len() * 15);
+            assert!(batch.indices.iter().zip(&batch.targets).all(|(index, &target)| index % 4 == target as u32));
+        }
+    }
+
+    #[test]
+    fn the_order_depends_on_seed_and_epoch_alone() {
+        let set = set();
+        let order = |options| indices(&batches(&set, options));
+        let own = order(ALL);
+        assert_eq!(own, order(LoaderOptions { batch_size: 60, shift: 0, ..ALL }));
+        assert_eq!(own, Stream::new(11, "shuffle", 3, 0).permutation(60));
+        assert_ne!(own, order(LoaderOptions { epoch: 4, ..ALL }));
+        assert_ne!(own, order(LoaderOptions { seed: 12, ..ALL }));
+        assert_eq!(order(LoaderOptions { shuffle: false, ..ALL }), (0..60).collect::<Vec<u32>>());
+    }
+
+    #[test]
+    fn any_number_of_workers_gives_the_same_batches() {
+        let set = set();
+        let own = batches(&set, ALL);
+        for workers in [1, 2, 3, 9, 1_000_000] {
+            assert_eq!(batches(&set, LoaderOptions { workers, ..ALL }), own, "{workers} workers");
+        }
+    }
+
+    #[test]
+    fn resuming_gives_the_tail_of_the_epoch() {
+        let set = set();
+        let own = batches(&set, ALL);
+        for workers in [0, 1, 3] {
+            for first_batch in [0, 1, 5, 8, 9, 10, usize::MAX] {
+                let tail = batches(&set, LoaderOptions { workers, first_batch, ..ALL });
+                assert_eq!(tail, own[first_batch.min(9)..], "{workers} workers from {first_batch}");
+            }
+        }
+    }
+
+    #[test]
+    fn dropping_a_loader_early_ends_its_workers() {
+        let set = set();
+        for taken in [0, 1, 4, 9] {
+            let mut loader = Loader::new(&set, &set.train, LoaderOptions { workers: 3, batch_size: 1, ..ALL }).unwrap();
+            assert_eq!(loader.by_ref().take(taken).count(), taken);
+            let recipe = Arc::downgrade(&loader.recipe);
+            drop(loader);
+            // Each worker holds the recipe as long as it lives.
+            assert!(recipe.upgrade().is_none());
+        }
+    }
+
+    #[test]
+    fn an_epoch_outlives_its_workers() {
+        let set = set();
+        let mut loader = Loader::new(&set, &set.train, LoaderOptions { workers: 3, ..ALL }).unwrap();
+        loader.batches[1] = sync_channel(1).1;
+        assert_eq!(loader.collect::<Vec<_>>(), batches(&set, ALL));
+    }
+
+    #[test]
+    fn pixels_are_preprocessed_by_channel() {
+        let mut set = dataset(&[1, 0], 2, 2, 2);
+        set.channels = 2;
+        set.preprocessing = Preprocessing { scale: 2.0, mean: vec![0.5, 1.0], std: vec![1.0, 4.0] };
+        set.train = Arc::new(Part { images: vec![1, 2, 3, 4, 10, 20, 30, 40, 0, 0, 0, 0, 2, 2, 2, 2], labels: vec![1, 0] });
+        let batch = &batches(&set, LoaderOptions::default())[0];
+        assert_eq!(batch.images, [0.0, 0.5, 1.0, 1.5, 1.0, 2.25, 3.5, 4.75, -0.5, -0.5, -0.5, -0.5, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!((&batch.targets[..], &batch.indices[..]), (&[1, 0][..], &[0, 1][..]));
+    }
+
+    #[test]
+    fn a_shift_moves_every_pixel_alike_and_never_wraps() {
+        let mut set = set();
+        // A pixel of value 0 is not an input of 0 here.
+        set.preprocessing = Preprocessing { scale: 1.0, mean: vec![7.0], std: vec![1.0] };
+        let loader = Loader::new(&set, &set.train, ALL).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for sample in 0..60 {
+            let mut image = vec![f32::NAN; 15];
+            loader.recipe.prepare(sample, &mut image);
+            let (down, right) = loader.recipe.shift(sample);
+            seen.insert((down, right));
+            for (row, column) in (0..5).flat_map(|row| (0..3).map(move |column| (row, column))) {
+                let (from_row, from_column) = (row - down, column - right);
+                let inside = (0..5).contains(&from_row) && (0..3).contains(&from_column);
+                let pixel = if inside { set.train.images[sample * 15 + (from_row * 3 + from_column) as usize] } else { 0 };
+                assert_eq!(image[(row * 3 + column) as usize], pixel as f32 - 7.0, "sample {sample} moved by {down}, {right}");
+            }
+        }
+        // Of the 25 shifts in -2..=2, 60 samples show most.
+        assert!(seen.len() > 15 && seen.iter().all(|(down, right)| down.abs() <= 2 && right.abs() <= 2), "{seen:?}");
+    }
+
+    #[test]
+    fn the_shift_of_a_sample_depends_on_seed_epoch_and_sample_alone() {
+        let set = set();
+        let image = |options: LoaderOptions| {
+            let batch = batches(&set, options).into_iter().find(|batch| batch.indices.contains(&42)).unwrap();
+            let place = batch.indices.iter().position(|&index| index == 42).unwrap();
+            batch.images[place * 15..][..15].to_vec()
+        };
+        let own = image(ALL);
+        assert_eq!(own, image(LoaderOptions { batch_size: 1, workers: 2, ..ALL }));
+        assert_eq!(own, image(LoaderOptions { batch_size: 13, shuffle: false, ..ALL }));
+        assert!((4..10).any(|epoch| image(LoaderOptions { epoch, ..ALL }) != own));
+    }
+
+    #[test]
+    fn a_part_without_samples_gives_no_batches() {
+        let set = dataset(&[], 1, 2, 2);
+        assert!(batches(&set, LoaderOptions { workers: 2, ..LoaderOptions::default() }).is_empty());
+    }
+
+    #[test]
+    fn one_batch_can_hold_everything() {
+        let set = digits().unwrap();
+        let all = batches(&set, LoaderOptions { batch_size: usize::MAX, shift: 7, ..ALL });
+        assert_eq!(all.iter().map(Batch::len).collect::<Vec<_>>(), [1437]);
+        assert!(all[0].images.iter().all(|x| (0.0..=1.0).contains(x)));
+    }
+
+    #[test]
+    fn options_that_make_no_sense_are_refused() {
+        let set = set();
+        let error = |set: &Dataset, options| Loader::new(set, &set.train, options).err().unwrap().to_string();
+        assert_eq!(error(&set, LoaderOptions { batch_size: 0, ..ALL }), "--batch-size must be at least 1, got 0");
+        assert_eq!(error(&set, LoaderOptions { shift: 3, ..ALL }), "shift = 3 moves images of 5 x 3 pixels out of sight; give at most 2");
+        let wrong = Dataset { classes: vec!["a".into()], ..set.clone() };
+        assert_eq!(error(&wrong, ALL), "test: sample 1 has label 1, but there are 1 classes");
+        let wrong = Dataset { channels: 3, ..set.clone() };
+        assert_eq!(error(&wrong, ALL), "data set test: 900 pixels are not 60 images of shape [3, 5, 3]");
+        let wrong = Dataset { preprocessing: Preprocessing::new(3), ..set };
+        assert!(error(&wrong, ALL).starts_with("mean has 3 values, but images have 1 channels"));
+    }
+}

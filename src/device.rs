@@ -1,0 +1,189 @@
+//! [`Device`]: a shared handle to a backend, and the choice of one.
+
+use crate::backend::Backend;
+use crate::backend::cpu::Cpu;
+use crate::backend::null::{Counts, Null};
+use crate::error::{Error, Result};
+use std::sync::{Arc, Mutex};
+
+/// A device that computes: the CPU, a GPU, or a decorator around them. Cloning shares it.
+#[derive(Clone)]
+pub struct Device(Arc<dyn Backend>);
+
+impl std::ops::Deref for Device {
+    type Target = dyn Backend;
+    fn deref(&self) -> &dyn Backend {
+        &*self.0
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Device({})", self.name())
+    }
+}
+
+/// Which device is asked for: `auto`, `cpu`, `gpu`, `gpu:N`, `checked`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// A GPU if there is a real one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The best adapter, or the one with this number in `mappa devices`. A software adapter counts.
+    Gpu(Option<usize>),
+    /// A GPU whose every operation is compared with the CPU reference.
+    Checked,
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "gpu" => Ok(DeviceChoice::Gpu(None)),
+            "checked" => Ok(DeviceChoice::Checked),
+            _ => text
+                .strip_prefix("gpu:")
+                .and_then(|n| n.parse().ok())
+                .map(|n| DeviceChoice::Gpu(Some(n)))
+                .ok_or_else(|| Error::Config(format!("unknown device '{text}'; use auto, cpu, gpu, gpu:N or checked"))),
+        }
+    }
+}
+
+impl Device {
+    /// Wraps a backend.
+    pub fn new(backend: impl Backend) -> Device {
+        Device(Arc::new(backend))
+    }
+
+    /// The CPU on `threads` threads (0: one a core).
+    ///
+    /// # Errors
+    /// [`Error::Device`] when threads cannot be started.
+    pub fn cpu(threads: usize) -> Result<Device> {
+        Ok(Device::new(Cpu::new(threads)?))
+    }
+
+    /// The CPU's plain reference loops, which judge the other devices.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the thread cannot be started.
+    pub fn reference() -> Result<Device> {
+        Ok(Device::new(Cpu::reference()?))
+    }
+
+    /// A device that counts instead of computing, and its counts.
+    pub fn null() -> (Device, Arc<Mutex<Counts>>) {
+        let null = Null::default();
+        let counts = null.counts();
+        (Device::new(null), counts)
+    }
+
+    /// A GPU: the best adapter, or number `index` of [`gpu::adapters`](crate::backend::gpu::adapters).
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] when there is none.
+    #[cfg(feature = "gpu")]
+    pub async fn gpu(index: Option<usize>) -> Result<Device> {
+        Ok(Device::new(crate::backend::gpu::Gpu::open(index).await?))
+    }
+
+    /// Opens the device asked for. The second value says in one line what was chosen and why.
+    ///
+    /// `MAPPA_REQUIRE_GPU=1` makes `auto` take any adapter, also a software one, and fail where there is none.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] when there is no such device.
+    pub async fn open(choice: DeviceChoice, threads: usize) -> Result<(Device, String)> {
+        match choice {
+            DeviceChoice::Cpu => {
+                let device = Device::cpu(threads)?;
+                let line = format!("CPU, {}", device.name());
+                Ok((device, line))
+            }
+            #[cfg(feature = "gpu")]
+            DeviceChoice::Gpu(index) => {
+                let device = Device::gpu(index).await?;
+                let line = format!("GPU, {}", device.name());
+                Ok((device, line))
+            }
+            #[cfg(feature = "gpu")]
+            DeviceChoice::Checked => {
+                let device = Device::new(crate::backend::checked::Checked::new(Box::new(crate::backend::gpu::Gpu::open(None).await?))?);
+                let line = device.name().to_owned();
+                Ok((device, line))
+            }
+            #[cfg(feature = "gpu")]
+            DeviceChoice::Auto => {
+                let required = std::env::var("MAPPA_REQUIRE_GPU").is_ok_and(|v| v == "1");
+                let adapters = crate::backend::gpu::adapters().await;
+                let reason = match adapters.first() {
+                    Some(best) if required || !best.software => match crate::backend::gpu::Gpu::open_checked(best.index).await {
+                        Ok(gpu) => {
+                            let device = Device::new(gpu);
+                            let line = format!("GPU, {}", device.name());
+                            return Ok((device, line));
+                        }
+                        Err(error) if required => return Err(error),
+                        Err(error) => format!("the GPU is not usable: {error}"),
+                    },
+                    Some(best) => format!("only a software GPU was found ({}); --device gpu takes it", best.name),
+                    None if required => {
+                        return Err(Error::NoDevice("MAPPA_REQUIRE_GPU=1 but no GPU adapter was found; install a Vulkan driver (Debian: mesa-vulkan-drivers)".into()));
+                    }
+                    None => "no GPU was found".into(),
+                };
+                let device = Device::cpu(threads)?;
+                let line = format!("CPU, {}: {reason}", device.name());
+                Ok((device, line))
+            }
+            #[cfg(not(feature = "gpu"))]
+            DeviceChoice::Auto => {
+                let device = Device::cpu(threads)?;
+                let line = format!("CPU, {}: built without the gpu feature", device.name());
+                Ok((device, line))
+            }
+            #[cfg(not(feature = "gpu"))]
+            DeviceChoice::Gpu(_) | DeviceChoice::Checked => {
+                Err(Error::NoDevice("this build has no GPU support; build with the feature gpu".into()))
+            }
+        }
+    }
+
+    /// A GPU if there is one, else the CPU; `MAPPA_DEVICE` overrides.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub async fn auto() -> Result<Device> {
+        let choice = match std::env::var("MAPPA_DEVICE") {
+            Ok(text) => text.parse()?,
+            Err(_) => DeviceChoice::Auto,
+        };
+        let (device, line) = Device::open(choice, 0).await?;
+        log::info!("device: {line}");
+        Ok(device)
+    }
+
+    /// Blocking twin of [`Device::auto`].
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn auto_blocking() -> Result<Device> {
+        pollster::block_on(Device::auto())
+    }
+
+    /// The adapter's or processor's name.
+    pub fn name(&self) -> &str {
+        &self.capabilities().name
+    }
+
+    /// True when both handles are the same device.
+    pub fn same(&self, other: &Device) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.0), Arc::as_ptr(&other.0))
+    }
+}

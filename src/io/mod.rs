@@ -1,0 +1,5 @@
+//! File formats: what a file holds and how it is read or written. What the content means (classes, splits, layers) is decided above.
+
+pub mod atomic;
+pub mod idx;
+pub mod safetensors;

@@ -1,0 +1,90 @@
+//! Networks by name, sized from the shape of their input.
+//!
+//! One name is one architecture. A network belongs here when a person would ask for it with `--model`; what only a benchmark needs does not.
+
+mod cnn;
+mod lenet;
+mod mlp;
+mod resnet;
+
+pub use cnn::cnn;
+pub use lenet::lenet5;
+pub use mlp::mlp;
+pub use resnet::resnet8;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::nn::{Conv2d, Module, initialize};
+use crate::op::Conv2dOptions;
+
+/// The names that [`build`] knows; the first is the default.
+pub const NAMES: [&str; 4] = ["cnn", "mlp", "lenet5", "resnet8"];
+
+/// Builds the network `name` for images `[C, H, W]` and initialises it from `seed`: the same values on every device.
+///
+/// # Errors
+/// [`Error::Config`] for an unknown name, [`Error::Shape`] when the images are too small for the network.
+pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Device, seed: u64) -> Result<Box<dyn Module>> {
+    if !NAMES.contains(&name) {
+        let hint = nearest(name, &NAMES).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near}?"));
+        return Err(Error::Config(format!("unknown model '{name}'{hint} Known models: {}", NAMES.join(", "))));
+    }
+    if input_shape.contains(&0) || classes == 0 {
+        return Err(Error::Shape(format!("{name}: input [C, H, W] = {input_shape:?} and classes = {classes} must be at least 1")));
+    }
+    let model = match name {
+        "mlp" => mlp(device, input_shape, classes)?,
+        "lenet5" => lenet5(device, input_shape, classes)?,
+        "resnet8" => resnet8(device, input_shape, classes)?,
+        _ => cnn(device, input_shape, classes)?,
+    };
+    initialize(&model, seed)?;
+    Ok(Box::new(model))
+}
+
+/// The candidate that differs from `word` in the fewest edits (insert, delete or replace a letter), if they are few.
+pub(crate) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let near = candidates.iter().map(|&candidate| (distance(&word, candidate), candidate)).min()?;
+    (near.0 <= word.chars().count().max(3) / 2).then_some(near.1)
+}
+
+/// Levenshtein's distance, one row at a time.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replace = diagonal + (x != *y) as usize;
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A 3x3 convolution with padding 1 and, as batch normalisation follows, no bias.
+fn conv3x3(device: &Device, in_channels: usize, out_channels: usize, stride: usize) -> Result<Conv2d> {
+    let options = Conv2dOptions { stride: [stride; 2], padding: [1; 2], ..Default::default() };
+    Conv2d::new(device, in_channels, out_channels, [3; 2], options, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_nearest_and_the_list() {
+        let (device, _) = Device::null();
+        let error = |name: &str| build(name, [1, 8, 8], 10, &device, 0).err().unwrap().to_string();
+        assert_eq!(error("lenet"), "unknown model 'lenet'; did you mean lenet5? Known models: cnn, mlp, lenet5, resnet8");
+        assert_eq!(error("transformer"), "unknown model 'transformer'. Known models: cnn, mlp, lenet5, resnet8");
+    }
+
+    #[test]
+    fn distance_counts_edits() {
+        assert_eq!((distance("kitten", "sitting"), distance("", "abc"), distance("cnn", "cnn")), (3, 3, 0));
+        assert_eq!(nearest("ResNet-8", &NAMES), Some("resnet8"));
+    }
+}

@@ -1,0 +1,98 @@
+//! Modules made of modules.
+
+use super::{Activation, Context, Module, Owned, join};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// Children applied one after the other.
+#[derive(Default)]
+pub struct Sequential {
+    children: Vec<(String, Box<dyn Module>)>,
+}
+
+impl Sequential {
+    /// No children: the identity.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a child named by its position, as PyTorch's `Sequential` names them: `0`, `1` ...
+    pub fn then(self, module: impl Module + 'static) -> Self {
+        let name = self.children.len().to_string();
+        self.named(&name, module)
+    }
+
+    /// Appends a child with a name of its own, different from those of its siblings.
+    pub fn named(mut self, name: &str, module: impl Module + 'static) -> Self {
+        self.children.push((name.to_owned(), Box::new(module)));
+        self
+    }
+
+    /// The children with their names, in order.
+    pub fn children(&self) -> impl Iterator<Item = (&str, &dyn Module)> {
+        self.children.iter().map(|(name, module)| (name.as_str(), &**module))
+    }
+}
+
+impl Module for Sequential {
+    fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
+        self.children.iter().try_fold(x.clone(), |x, (name, module)| ctx.call(name, &**module, &x))
+    }
+
+    fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {
+        for (name, module) in &self.children {
+            module.visit(&join(path, name), visitor);
+        }
+    }
+}
+
+/// `relu(body(x) + shortcut(x))`, the residual block of He et al. 2015, arXiv:1512.03385.
+///
+/// The body's children are named as if they were the block's own (`conv1`, `bn1` ...); the shortcut is `downsample`, as in torchvision.
+pub struct Residual {
+    body: Sequential,
+    shortcut: Option<Sequential>,
+}
+
+impl Residual {
+    /// A block; without a `shortcut` the input itself is added.
+    pub fn new(body: Sequential, shortcut: Option<Sequential>) -> Self {
+        Residual { body, shortcut }
+    }
+}
+
+impl Module for Residual {
+    fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
+        let y = self.body.forward(ctx, x)?;
+        let x = match &self.shortcut {
+            Some(shortcut) => ctx.call("downsample", shortcut, x)?,
+            None => x.clone(),
+        };
+        // Checked here: the sum would broadcast where one of them has a single channel or pixel.
+        if x.shape() != y.shape() {
+            return Err(Error::Shape(format!(
+                "residual: the body gives {} but the shortcut {}; give both the same channels and stride",
+                y.shape(),
+                x.shape()
+            )));
+        }
+        Activation::Relu.forward(ctx, &y.add(&x)?)
+    }
+
+    fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {
+        self.body.visit(path, visitor);
+        if let Some(shortcut) = &self.shortcut {
+            shortcut.visit(&join(path, "downsample"), visitor);
+        }
+    }
+}
+
+/// `[N, ..] -> [N, rest]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Flatten;
+
+impl Module for Flatten {
+    fn forward(&self, _: &mut Context, x: &Tensor) -> Result<Tensor> {
+        x.flatten()
+    }
+}

@@ -1,0 +1,165 @@
+//! [`Context`]: what a forward pass needs besides its input.
+
+use super::{Module, join};
+use crate::error::{Error, Result};
+use crate::rng::Stream;
+use crate::tensor::Tensor;
+use std::collections::HashMap;
+
+/// Called after each layer with its path, the layer and its output: see [`Context::observe`].
+pub type Observer = Box<dyn FnMut(&str, &dyn Module, &Tensor) + Send>;
+
+/// Training or evaluation, the source of random numbers, and where in the network the pass is. One a step.
+pub struct Context {
+    training: bool,
+    seed: u64,
+    step: u64,
+    micro_step: u64,
+    path: String,
+    /// How often each layer drew random numbers in this step.
+    uses: HashMap<String, u64>,
+    /// The error on its way out already names its layer.
+    located: bool,
+    observer: Option<Observer>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Context({}, seed {}, step {}.{})", if self.training { "train" } else { "eval" }, self.seed, self.step, self.micro_step)
+    }
+}
+
+impl Context {
+    fn new(training: bool, seed: u64, step: u64) -> Self {
+        Context { training, seed, step, micro_step: 0, path: String::new(), uses: HashMap::new(), located: false, observer: None }
+    }
+
+    /// A training pass: batch statistics, dropout. All its random numbers follow from `seed` and `step`.
+    pub fn train(seed: u64, step: u64) -> Self {
+        Self::new(true, seed, step)
+    }
+
+    /// An evaluation pass: running statistics, no dropout.
+    pub fn eval() -> Self {
+        Self::new(false, 0, 0)
+    }
+
+    /// The number of the batch within the step, where several batches make one step: each has random numbers of its own.
+    pub fn micro_step(mut self, micro_step: u64) -> Self {
+        self.micro_step = micro_step;
+        self
+    }
+
+    /// Shows every layer's output to `observer`, children before their parent: for tables of shapes and for comparing devices.
+    pub fn observe(mut self, observer: Observer) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Whether this is a training pass.
+    pub fn is_training(&self) -> bool {
+        self.training
+    }
+
+    /// The path of the layer that is running, such as `layer1.0.conv1`; empty outside of all layers.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Runs `f` inside the layer `name` of the current one. An error that leaves it begins with the innermost layer's path.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn scope<T>(&mut self, name: &str, f: impl FnOnce(&mut Context) -> Result<T>) -> Result<T> {
+        let outer = self.path.len();
+        if outer == 0 {
+            self.located = false;
+        }
+        self.path = join(&self.path, name);
+        let result = f(self).map_err(|error| {
+            if std::mem::replace(&mut self.located, true) { error } else { locate(&self.path, error) }
+        });
+        self.path.truncate(outer);
+        result
+    }
+
+    /// Runs the child `module` under its name.
+    ///
+    /// # Errors
+    /// Those of the module, with its path in front.
+    pub fn call(&mut self, name: &str, module: &dyn Module, x: &Tensor) -> Result<Tensor> {
+        self.scope(name, |ctx| {
+            let y = module.forward(ctx, x)?;
+            if let Some(observer) = &mut ctx.observer {
+                observer(&ctx.path, module, &y);
+            }
+            Ok(y)
+        })
+    }
+
+    /// Random numbers for the running layer, keyed by (seed, step, micro-step, layer path, n-th use of the layer in the step).
+    ///
+    /// The order in which layers run does not matter.
+    pub fn stream(&mut self) -> Stream {
+        let uses = self.uses.entry(self.path.clone()).or_insert(0);
+        let stream = Stream::new(self.seed, &format!("layer/{}", self.path), self.step, self.micro_step << 32 | *uses);
+        *uses += 1;
+        stream
+    }
+}
+
+/// Puts the layer's path in front of an error about what the layer was given.
+fn locate(path: &str, error: Error) -> Error {
+    match error {
+        Error::Shape(message) => Error::Shape(format!("{path}: {message}")),
+        Error::DType(message) => Error::DType(format!("{path}: {message}")),
+        Error::Device(message) => Error::Device(format!("{path}: {message}")),
+        Error::Unsupported { backend, op } => Error::Unsupported { backend, op: format!("{op} (in {path})") },
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_keyed_by_seed_step_micro_step_path_and_use() {
+        let draw = |mut ctx: Context, path: &str, uses: usize| {
+            (0..uses).map(|_| ctx.scope(path, |ctx| Ok(ctx.stream())).unwrap()).next_back().unwrap()
+        };
+        let streams = [
+            draw(Context::train(1, 2), "a", 1),
+            draw(Context::train(1, 2), "a", 2),
+            draw(Context::train(1, 2), "b", 1),
+            draw(Context::train(1, 3), "a", 1),
+            draw(Context::train(2, 2), "a", 1),
+            draw(Context::train(1, 2).micro_step(1), "a", 1),
+        ];
+        for (i, a) in streams.iter().enumerate() {
+            assert!(streams[i + 1..].iter().all(|b| a != b), "stream {i} occurs twice");
+        }
+        assert_eq!(streams[0], draw(Context::train(1, 2), "a", 1));
+    }
+
+    #[test]
+    fn the_order_of_layers_does_not_change_their_streams() {
+        let mut ctx = Context::train(1, 2);
+        let mut draw = |path: &str| ctx.scope(path, |ctx| Ok(ctx.stream())).unwrap();
+        let (a, b) = (draw("a"), draw("b"));
+        let mut ctx = Context::train(1, 2);
+        let mut draw = |path: &str| ctx.scope(path, |ctx| Ok(ctx.stream())).unwrap();
+        assert_eq!((b, a), (draw("b"), draw("a")));
+    }
+
+    #[test]
+    fn an_error_names_the_innermost_layer_once() {
+        let mut ctx = Context::eval();
+        let mut fail = |error: Error| ctx.scope("layer1", |ctx| ctx.scope("0", |ctx| ctx.scope("conv", |_| Err::<(), _>(error)))).unwrap_err().to_string();
+        assert_eq!(fail(Error::Shape("conv2d got nothing".into())), "layer1.0.conv: conv2d got nothing");
+        // The context is as it was before the error, and a second error is located as well.
+        assert_eq!(fail(Error::DType("not a float".into())), "layer1.0.conv: not a float");
+        assert_eq!(fail(Error::Gpu("device lost".into())), "device lost");
+        assert_eq!(ctx.path(), "");
+    }
+}

@@ -1,0 +1,88 @@
+//! Convolution layer.
+
+use super::{Context, Init, Module, Owned, Parameter, by, init, join};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::op::Conv2dOptions;
+use crate::tensor::Tensor;
+
+/// `[N, C, H, W] -> [N, K, oH, oW]`, PyTorch's `Conv2d`.
+#[derive(Debug)]
+pub struct Conv2d {
+    weight: Parameter,
+    bias: Option<Parameter>,
+    options: Conv2dOptions,
+}
+
+impl Conv2d {
+    /// A layer with weight `[out_channels, in_channels / groups, kH, kW]` and, if asked for, bias `[out_channels]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `groups` does not divide both numbers of channels; out of memory.
+    pub fn new(
+        device: &Device,
+        in_channels: usize,
+        out_channels: usize,
+        kernel_size: [usize; 2],
+        options: Conv2dOptions,
+        bias: bool,
+    ) -> Result<Self> {
+        let groups = options.groups;
+        if groups == 0 || in_channels % groups != 0 || out_channels % groups != 0 {
+            return Err(Error::Shape(format!(
+                "Conv2d: groups = {groups} must divide in_channels = {in_channels} and out_channels = {out_channels}"
+            )));
+        }
+        let shape = [out_channels, in_channels / groups, kernel_size[0], kernel_size[1]];
+        let weight = Parameter::new(device, &shape, Init::Default)?;
+        let bias_init = Init::Uniform { bound: init::default_bound(shape[1..].iter().product()) };
+        let bias = bias.then(|| Parameter::new(device, &[out_channels], bias_init)).transpose()?;
+        Ok(Conv2d { weight, bias, options })
+    }
+
+    /// `[out_channels, in_channels / groups, kH, kW]`.
+    pub fn weight(&self) -> &Parameter {
+        &self.weight
+    }
+
+    /// `[out_channels]`.
+    pub fn bias(&self) -> Option<&Parameter> {
+        self.bias.as_ref()
+    }
+
+    /// Stride, padding, dilation and groups.
+    pub fn options(&self) -> Conv2dOptions {
+        self.options
+    }
+}
+
+impl Module for Conv2d {
+    fn forward(&self, _: &mut Context, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(Parameter::tensor);
+        x.conv2d(&self.weight.tensor(), bias.as_ref(), self.options)
+    }
+
+    fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {
+        visitor(join(path, "weight"), Owned::Parameter(&self.weight));
+        if let Some(bias) = &self.bias {
+            visitor(join(path, "bias"), Owned::Parameter(bias));
+        }
+    }
+
+    fn describe(&self) -> String {
+        let (shape, o) = (self.weight.shape(), &self.options);
+        let mut text = format!("Conv2d {} -> {}, {}", shape[1] * o.groups, shape[0], by([shape[2], shape[3]]));
+        for (name, value, default) in [("stride", o.stride, 1), ("padding", o.padding, 0), ("dilation", o.dilation, 1)] {
+            if value != [default; 2] {
+                text += &format!(", {name} {}", by(value));
+            }
+        }
+        if o.groups != 1 {
+            text += &format!(", groups {}", o.groups);
+        }
+        if self.bias.is_none() {
+            text += ", no bias";
+        }
+        text
+    }
+}

@@ -1,0 +1,73 @@
+//! Layers: modules that own [`Parameter`]s and map one tensor to another under a [`Context`].
+//!
+//! A layer belongs here when it has parameters, state, or behaves differently in training; plain functions are methods of [`Tensor`].
+//! Whole networks are in [`models`](crate::models).
+
+mod activation;
+mod container;
+mod context;
+mod conv;
+mod dropout;
+mod init;
+mod linear;
+mod norm;
+mod parameter;
+mod pool;
+mod state;
+
+pub use activation::Activation;
+pub use container::{Flatten, Residual, Sequential};
+pub use context::{Context, Observer};
+pub use conv::Conv2d;
+pub use dropout::Dropout;
+pub use init::{Init, initialize};
+pub use linear::Linear;
+pub use norm::BatchNorm2d;
+pub use parameter::Parameter;
+pub use pool::{AvgPool2d, GlobalAvgPool2d, MaxPool2d};
+pub use state::{NamedArray, load_state_dict, named_buffers, named_parameters, state_dict};
+pub(crate) use state::{misfits, write_arrays};
+
+use crate::backend::MaybeSendSync;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// What a module owns, as [`Module::visit`] shows it.
+pub enum Owned<'a> {
+    /// Trained by an optimiser.
+    Parameter(&'a Parameter),
+    /// Updated in place by the forward pass: running statistics.
+    Buffer(&'a Tensor),
+}
+
+/// A layer or a network.
+pub trait Module: MaybeSendSync {
+    /// Computes the output for `x`. Children are called through [`Context::call`], which keeps the layer path.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when `x` does not fit; the message begins with the layer's path.
+    fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor>;
+
+    /// Shows every parameter and buffer with its name, in PyTorch's order: own parameters, own buffers, then the children.
+    ///
+    /// `path` is the module's own; names are made with [`join`]. A module that owns nothing need not write this.
+    fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {
+        let _ = (path, visitor);
+    }
+
+    /// The layer with its attributes in a few words, for tables.
+    fn describe(&self) -> String {
+        let name = std::any::type_name::<Self>();
+        name.rsplit("::").next().unwrap_or(name).to_owned()
+    }
+}
+
+/// The path of `name` inside the module at `path`: `layer1.0` and `conv1` give `layer1.0.conv1`.
+pub fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// `3x3`, as tables write a pair.
+fn by(pair: [usize; 2]) -> String {
+    format!("{}x{}", pair[0], pair[1])
+}

@@ -1,0 +1,141 @@
+//! Two-dimensional convolution (cross-correlation, as in every deep-learning library) and its two gradients.
+
+use super::float;
+use crate::error::{Error, Result};
+use crate::shape::{Shape, Spec};
+
+/// Attributes of a convolution, with PyTorch's meaning and defaults; pairs are `[height, width]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conv2dOptions {
+    /// Step of the window.
+    pub stride: [usize; 2],
+    /// Zeros added on each of the two sides.
+    pub padding: [usize; 2],
+    /// Distance between taps.
+    pub dilation: [usize; 2],
+    /// Independent groups of channels.
+    pub groups: usize,
+}
+
+impl Default for Conv2dOptions {
+    fn default() -> Self {
+        Conv2dOptions { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
+    }
+}
+
+impl Conv2dOptions {
+    fn check(&self) -> Result<()> {
+        if self.stride.contains(&0) || self.dilation.contains(&0) || self.groups == 0 {
+            return Err(Error::Shape(format!("conv2d: stride, dilation and groups must be at least 1, got {self:?}")));
+        }
+        Ok(())
+    }
+
+    /// Output size of one axis: `floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`.
+    fn output(&self, axis: usize, size: usize, kernel: usize) -> Result<usize> {
+        let window = kernel.saturating_sub(1).saturating_mul(self.dilation[axis]).saturating_add(1);
+        let padded = self.padding[axis].saturating_mul(2).saturating_add(size);
+        if kernel == 0 || padded < window {
+            let name = ["height", "width"][axis];
+            return Err(Error::Shape(format!(
+                "conv2d: kernel {name} {kernel} (dilation {}) does not fit the input's {name} {size} with padding {}",
+                self.dilation[axis], self.padding[axis]
+            )));
+        }
+        Ok((padded - window) / self.stride[axis] + 1)
+    }
+
+    /// The output shape for input `[N, C, H, W]` and weight `[K, C / groups, kH, kW]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when channels, groups or kernel do not fit.
+    pub fn output_shape(&self, x: &Shape, w: &Shape) -> Result<Shape> {
+        self.check()?;
+        let [n, c, h, width] = x.nchw("conv2d")?;
+        let [k, cg, kh, kw] = w.nchw("conv2d weight")?;
+        if cg.checked_mul(self.groups) != Some(c) {
+            return Err(Error::Shape(format!(
+                "conv2d got input {x} (C = {c}) but weight {w} with groups = {} expects C = {}; set in_channels = {c}, or groups so that C / groups matches the weight",
+                self.groups,
+                cg.saturating_mul(self.groups)
+            )));
+        }
+        if k % self.groups != 0 {
+            return Err(Error::Shape(format!("conv2d: {k} output channels do not divide into {} groups", self.groups)));
+        }
+        Shape::new(&[n, k, self.output(0, h, kh)?, self.output(1, width, kw)?])
+    }
+}
+
+/// The family's operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Conv {
+    /// `(x [N, C, H, W], w [K, C/groups, kH, kW], bias [K]?) -> y [N, K, oH, oW]`.
+    Forward {
+        /// Stride, padding, dilation, groups.
+        options: Conv2dOptions,
+        /// A third operand `[K]` is added.
+        bias: bool,
+    },
+    /// `(dy, w) -> dx [N, C, H, W]`.
+    BackwardInput {
+        /// As in the forward pass.
+        options: Conv2dOptions,
+        /// `[H, W]` of the input, which stride and padding do not determine.
+        input_size: [usize; 2],
+    },
+    /// `(x, dy) -> dw [K, C/groups, kH, kW]`.
+    BackwardWeight {
+        /// As in the forward pass.
+        options: Conv2dOptions,
+        /// `[kH, kW]`.
+        kernel_size: [usize; 2],
+    },
+}
+
+impl Conv {
+    pub(super) fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
+        float(self, inputs)?;
+        let wrong = || Error::Shape(format!("{self:?} got {} operands", inputs.len()));
+        let shape = match *self {
+            Conv::Forward { options, bias } => {
+                if inputs.len() != 2 + bias as usize {
+                    return Err(wrong());
+                }
+                let y = options.output_shape(&inputs[0].shape, &inputs[1].shape)?;
+                if bias && inputs[2].shape[..] != [y[1]] {
+                    return Err(Error::Shape(format!("conv2d: bias {} must be [{}], one value a channel", inputs[2].shape, y[1])));
+                }
+                y
+            }
+            Conv::BackwardInput { options, input_size } => {
+                let [dy, w] = inputs else { return Err(wrong()) };
+                let [n, ..] = dy.shape.nchw("conv2d gradient")?;
+                let [_, cg, ..] = w.shape.nchw("conv2d weight")?;
+                let x = Shape::new(&[n, cg.saturating_mul(options.groups), input_size[0], input_size[1]])?;
+                super::same(self, &dy.shape, &options.output_shape(&x, &w.shape)?)?;
+                x
+            }
+            Conv::BackwardWeight { options, kernel_size } => {
+                let [x, dy] = inputs else { return Err(wrong()) };
+                options.check()?;
+                let [_, c, ..] = x.shape.nchw("conv2d")?;
+                let [_, k, ..] = dy.shape.nchw("conv2d gradient")?;
+                let w = Shape::new(&[k, c / options.groups, kernel_size[0], kernel_size[1]])?;
+                super::same(self, &dy.shape, &options.output_shape(&x.shape, &w)?)?;
+                w
+            }
+        };
+        Ok(vec![Spec::new(shape, inputs[0].dtype)])
+    }
+
+    /// Multiply-accumulates of one call: the same for all three passes, padding taps counted.
+    pub fn macs(&self, inputs: &[Spec], outputs: &[Spec]) -> u64 {
+        let (y, w) = match self {
+            Conv::Forward { .. } => (&outputs[0].shape, &inputs[1].shape),
+            Conv::BackwardInput { .. } => (&inputs[0].shape, &inputs[1].shape),
+            Conv::BackwardWeight { .. } => (&inputs[1].shape, &outputs[0].shape),
+        };
+        y.len() as u64 * w[1..].iter().product::<usize>() as u64
+    }
+}

@@ -1,0 +1,142 @@
+//! How far two correct f32 implementations of an operation may differ.
+//!
+//! A sum of K terms in f32 makes an error that grows like `u sqrt(K)` times the sum's typical size (Higham and Mary 2019,
+//! "A new approach to probabilistic rounding error analysis": `lambda sqrt(K) u` holds with probability `1 - 2 exp(-lambda^2 / 2)` per result).
+//! The typical size is the larger of the result itself and `sqrt(K)` times the largest term, since terms of both signs cancel.
+//! Functions add the units in the last place that `shaders/shared/math.wgsl` and WGSL's own accuracy table promise.
+
+use super::{Elementwise, Norm, Op, Optimizer, Reduce, ReduceKind, Softmax, Unary};
+use crate::dtype::DType;
+use crate::shape::Spec;
+
+/// Unit roundoff of f32.
+const U: f64 = 1.0 / 16_777_216.0;
+/// `lambda` of the module's comment: at 6 one result in 3e7 would exceed it by chance.
+const LAMBDA: f64 = 6.0;
+
+/// The largest finite magnitudes that occur in a call: of each input, and of the output under test.
+#[derive(Debug, Clone)]
+pub struct Magnitudes<'a> {
+    /// Of each input.
+    pub inputs: &'a [f64],
+    /// Of the output.
+    pub output: f64,
+}
+
+impl Op {
+    /// The largest allowed absolute difference of f32 output number `output` from the exact result. 0 asks for equality.
+    pub fn tolerance(&self, inputs: &[Spec], outputs: &[Spec], output: usize, size: &Magnitudes) -> f64 {
+        if outputs.get(output).is_some_and(|s| !s.dtype.is_float()) {
+            return 0.0;
+        }
+        let input = |i: usize| size.inputs.get(i).copied().unwrap_or(0.0);
+        // An error of `ulps` roundings of the result, and a sum of `terms` terms of at most `term`.
+        let rounded = |ulps: f64| ulps * U * size.output;
+        let summed = |terms: usize, term: f64| {
+            let root = (terms.max(1) as f64).sqrt();
+            LAMBDA * U * root * size.output.max(root * term)
+        };
+        match self {
+            Op::Layout(super::Layout::IndexAdd { .. }) => {
+                summed(inputs[1].shape.len(), input(0))
+            }
+            Op::Layout(_) | Op::Elementwise(Elementwise::Fill { .. }) => 0.0,
+            Op::Random(super::Random::Normal { std, .. }) => {
+                // log, square root and sine: sin and cos are within 2^-22 absolute, radius at most sqrt(2 * 24 ln 2) = 5.8.
+                rounded(16.0) + std.abs() * 5.8 * 16.0 * U
+            }
+            Op::Random(_) => rounded(4.0),
+            Op::Elementwise(Elementwise::Unary(f)) => match f {
+                Unary::Neg | Unary::Abs | Unary::Relu => 0.0,
+                // WGSL: the error of exp is 3 + 2|x| ulp, of log 3 ulp or 2^-21 absolute near 1.
+                Unary::Exp => rounded(8.0),
+                Unary::Log => rounded(8.0) + 2.0_f64.powi(-21),
+                Unary::Sigmoid | Unary::Tanh => rounded(16.0),
+                _ => rounded(8.0),
+            },
+            // 1 - s^2 and s (1 - s) round at the size of 1 before dy multiplies them.
+            Op::Elementwise(Elementwise::UnaryBackward(_)) => rounded(16.0) + 2.0 * U * input(1),
+            // WGSL's division is within 2.5 ulp.
+            Op::Elementwise(_) => rounded(6.0),
+            Op::Matmul(op) => {
+                let k = op.sizes(&inputs[0].shape, &inputs[1].shape).map_or(1, |s| s.k);
+                summed(k + 1, input(0) * input(1)) + rounded(2.0) + U * input(2)
+            }
+            Op::Conv(op) => {
+                let macs = op.macs(inputs, outputs) as usize;
+                let terms = match outputs[0].shape.len() {
+                    0 => 1,
+                    n => macs.div_ceil(n),
+                };
+                summed(terms + 1, input(0) * input(1)) + rounded(2.0) + U * input(2)
+            }
+            Op::Pool(super::Pool::Max(_)) => 0.0,
+            Op::Pool(_) => {
+                let terms = if inputs[0].shape.len() > outputs[0].shape.len() {
+                    inputs[0].shape.len().div_ceil(outputs[0].shape.len().max(1))
+                } else {
+                    64
+                };
+                summed(terms, input(0) / terms as f64) + rounded(6.0)
+            }
+            Op::Reduce(Reduce { kind, dims, .. }) => {
+                let n: usize = dims.iter().map(|&d| inputs[0].shape[d]).product::<usize>().max(1);
+                match kind {
+                    ReduceKind::Max | ReduceKind::ArgMax => 0.0,
+                    ReduceKind::Sum => summed(n, input(0)),
+                    ReduceKind::SumSquares => summed(n, 0.0) + rounded(4.0),
+                    ReduceKind::Mean => summed(n, input(0) / n as f64) + rounded(6.0),
+                    // A deviation is exact to u times the larger of value and mean; squared, relative to the variance.
+                    ReduceKind::Var { .. } => summed(n, 0.0) + rounded(16.0) + 8.0 * U * input(0) * size.output.sqrt(),
+                }
+            }
+            Op::Softmax(op) => {
+                let classes = inputs[0].shape.iter().copied().max().unwrap_or(1);
+                let sums = LAMBDA * U * (classes as f64).sqrt();
+                match op {
+                    // log-sum-exp: relative error of the sum becomes absolute; the difference x - lse rounds at the size of x.
+                    Softmax::LogSoftmax { .. } => rounded(8.0) + sums + 8.0 * U * (1.0 + input(0)),
+                    Softmax::LogSoftmaxBackward { .. } => {
+                        rounded(16.0) + summed(classes, input(1)) + 8.0 * U * classes as f64 * input(1)
+                    }
+                    Softmax::CrossEntropy(_) => {
+                        let weight = if inputs.len() > 2 { input(2).max(1.0) } else { 1.0 };
+                        weight * (rounded(8.0) + sums + 8.0 * U * (1.0 + input(0)))
+                    }
+                    Softmax::CrossEntropyBackward(_) => {
+                        let weight = if inputs.len() > 3 { input(2).max(1.0) } else { 1.0 };
+                        let upstream = input(inputs.len() - 1);
+                        weight * upstream * (sums + 32.0 * U + 4.0 * U * input(0))
+                    }
+                }
+            }
+            Op::Norm(op) => {
+                let channels = inputs[0].shape[1].max(1);
+                let n = (inputs[0].shape.len() / channels).max(1);
+                let sums = LAMBDA * U * (n as f64).sqrt();
+                match op {
+                    // Normalised values are of size sqrt(n) at most; the mean's error is u |x| invstd in units of y.
+                    Norm::BatchNorm { .. } if output == 0 => {
+                        (sums + 16.0 * U) * (size.output + input(2)) + 32.0 * U * (1.0 + input(0)) * input(1)
+                    }
+                    Norm::BatchNorm { .. } => (sums + 16.0 * U) * size.output + 8.0 * U * input(0),
+                    Norm::BatchNormEval { .. } => rounded(16.0) + 16.0 * U * (input(2) + input(3) * input(1)),
+                    Norm::BatchNormBackward { .. } if output == 0 => {
+                        (sums + 32.0 * U) * (size.output + input(1) * input(2) * input(4))
+                    }
+                    // Sums of n terms dy and dy xhat, with |xhat| at most about 6 in the cases of interest.
+                    Norm::BatchNormBackward { .. } => summed(n, 6.0 * input(1)) + rounded(16.0),
+                }
+            }
+            Op::Optimizer(Optimizer::ClipFactor { .. }) => summed(inputs[0].shape.len(), 0.0) + rounded(8.0),
+            // Updated operands: a few roundings of the operand and of one update.
+            Op::Optimizer(_) => rounded(8.0) + 16.0 * U * (input(0) + input(1)),
+        }
+    }
+
+    /// The tolerance that applies to outputs of `dtype`: f64 results are compared with each other far below any f32 tolerance.
+    pub fn tolerance_for(&self, dtype: DType, inputs: &[Spec], outputs: &[Spec], output: usize, size: &Magnitudes) -> f64 {
+        let f32_tolerance = self.tolerance(inputs, outputs, output, size);
+        if dtype == DType::F64 { f32_tolerance * 2.0_f64.powi(-29) } else { f32_tolerance }
+    }
+}

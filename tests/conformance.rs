@@ -1,0 +1,74 @@
+//! Every case of the list, on every backend, against the CPU reference. One device for the whole binary.
+
+use mappa::backend::cpu::Cpu;
+use mappa::backend::{Backend, Operand};
+use mappa::cases::{Case, all, run_case};
+
+fn check(name: &str, device: &dyn Backend) {
+    let reference = Cpu::reference().unwrap();
+    let mut failures = Vec::new();
+    let cases = all();
+    for case in &cases {
+        match run_case(case, &reference, device) {
+            Ok(outcome) => failures.extend(outcome.failure.map(|f| format!("{case}: {f}"))),
+            Err(error) => failures.push(format!("{case}: {error}")),
+        }
+    }
+    assert!(failures.is_empty(), "{name}: {} of {} cases failed:\n{}", failures.len(), cases.len(), failures[..failures.len().min(60)].join("\n"));
+}
+
+#[test]
+fn the_fast_cpu_paths_agree_with_the_reference() {
+    for threads in [1, 2] {
+        check("cpu", &Cpu::new(threads).unwrap());
+    }
+}
+
+#[test]
+#[cfg(feature = "gpu")]
+fn every_kernel_agrees_with_the_reference() {
+    check("gpu", &pollster::block_on(mappa::backend::gpu::Gpu::open(None)).unwrap());
+}
+
+/// Runs a case and returns the bytes of its results.
+fn results(case: &Case, device: &dyn Backend, reference: &Cpu) -> Vec<Vec<u8>> {
+    let operand = |spec: mappa::shape::Spec, bytes: &[u8]| {
+        let buffer = device.alloc(spec.len_bytes()).unwrap();
+        if !bytes.is_empty() {
+            device.write(&buffer, 0, bytes).unwrap();
+        }
+        Operand { buffer, offset: 0, spec }
+    };
+    let inputs: Vec<Operand> = case.inputs.iter().enumerate().map(|(i, d)| operand(d.spec().unwrap(), &d.bytes(reference, i as u64).unwrap())).collect();
+    let specs: Vec<_> = inputs.iter().map(|o| o.spec).collect();
+    let outputs: Vec<Operand> = case.op.infer(&specs).unwrap().into_iter().map(|s| operand(s, &vec![0; s.len_bytes()])).collect();
+    device.run(&case.op, &inputs, &outputs).unwrap();
+    let written = outputs.iter().chain(case.op.in_place().iter().map(|&i| &inputs[i]));
+    written.map(|o| pollster::block_on(device.read(&o.buffer, o.range())).unwrap()).collect()
+}
+
+#[test]
+fn cpu_results_do_not_depend_on_the_number_of_threads() {
+    let reference = Cpu::reference().unwrap();
+    let (one, two) = (Cpu::new(1).unwrap(), Cpu::new(2).unwrap());
+    for case in all() {
+        assert!(results(&case, &one, &reference) == results(&case, &two, &reference), "{case} differs between 1 and 2 threads");
+    }
+}
+
+#[test]
+fn every_operation_has_a_case() {
+    // One row for each name that Op::name can give: a new variant without rows changes neither list by itself, so names are counted.
+    let mut names: Vec<String> = all().iter().map(|c| c.op.name()).collect();
+    names.sort();
+    names.dedup();
+    for name in [
+        "neg", "exp", "log", "sqrt", "square", "abs", "reciprocal", "relu", "leaky_relu", "sigmoid", "tanh", "affine", "add", "sub", "mul", "div",
+        "equal_mask", "add_assign", "fill", "matmul", "conv2d", "conv2d_backward_input", "conv2d_backward_weight", "max_pool2d", "max_pool2d_backward",
+        "avg_pool2d", "avg_pool2d_backward", "global_avg_pool2d", "global_avg_pool2d_backward", "sum", "sum_squares", "mean", "max", "arg_max", "var",
+        "log_softmax", "log_softmax_backward", "cross_entropy", "cross_entropy_backward", "permute", "slice", "slice_backward", "pad", "concat", "expand",
+        "index_select", "index_add", "uniform", "normal", "dropout", "batch_norm", "batch_norm_eval", "batch_norm_backward", "sgd", "adam", "clip_factor",
+    ] {
+        assert!(names.iter().any(|n| n == name), "{name} has no case; have {names:?}");
+    }
+}
