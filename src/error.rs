@@ -60,6 +60,9 @@ pub enum Error {
         /// The operating system's message.
         message: String,
     },
+    /// Training ran away: the loss is infinite or not a number.
+    #[error("{0}")]
+    Diverged(String),
     /// The run was interrupted after saving its state.
     #[error("{0}")]
     Interrupted(String),

@@ -19,7 +19,10 @@ pub mod op;
 pub mod optim;
 pub mod rng;
 pub mod shape;
+pub mod metrics;
+pub mod train;
 pub mod tensor;
+pub mod verify;
 
 pub use device::{Device, DeviceChoice};
 pub use dtype::DType;

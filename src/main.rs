@@ -1,2 +1,7 @@
-//! x
-fn main(){}
+//! The `mappa` binary; everything it does is in [`cli`].
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -2,4 +2,6 @@
 
 pub mod atomic;
 pub mod idx;
+#[cfg(feature = "image")]
+pub mod picture;
 pub mod safetensors;

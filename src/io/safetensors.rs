@@ -36,7 +36,9 @@ pub async fn encode(tensors: &[(String, Tensor)], metadata: Option<(&str, &str)>
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
     // One entry at most, as the order of several would be random.
     let metadata = metadata.map(|(key, value)| HashMap::from([(key.to_owned(), value.to_owned())]));
-    views.and_then(|views| safetensors::serialize(views, metadata)).map_err(|error| Error::Config(format!("these tensors cannot be saved: {error}")))
+    views
+        .and_then(|views| safetensors::serialize(views, metadata))
+        .map_err(|error| Error::Config(format!("these tensors cannot be saved: {error}")))
 }
 
 /// The tensors of a file's bytes in the order of their names. f64 is rounded to f32; `num_batches_tracked` is left out.

@@ -15,7 +15,9 @@ use crate::op::Conv2dOptions;
 pub fn lenet5(device: &Device, [channels, height, width]: [usize; 3], classes: usize) -> Result<Sequential> {
     let side = height.min(width);
     if side < 4 {
-        return Err(Error::Shape(format!("lenet5 halves the image twice and needs at least 4x4 pixels, got {height}x{width}; use --model mlp")));
+        return Err(Error::Shape(format!(
+            "lenet5 halves the image twice and needs at least 4x4 pixels, got {height}x{width}; use --model mlp"
+        )));
     }
     let padding = if side < 14 { 2 } else { 0 };
     let conv = |in_channels, out_channels, padding| {

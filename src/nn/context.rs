@@ -76,9 +76,7 @@ impl Context {
             self.located = false;
         }
         self.path = join(&self.path, name);
-        let result = f(self).map_err(|error| {
-            if std::mem::replace(&mut self.located, true) { error } else { locate(&self.path, error) }
-        });
+        let result = f(self).map_err(|error| if std::mem::replace(&mut self.located, true) { error } else { locate(&self.path, error) });
         self.path.truncate(outer);
         result
     }
@@ -155,7 +153,9 @@ mod tests {
     #[test]
     fn an_error_names_the_innermost_layer_once() {
         let mut ctx = Context::eval();
-        let mut fail = |error: Error| ctx.scope("layer1", |ctx| ctx.scope("0", |ctx| ctx.scope("conv", |_| Err::<(), _>(error)))).unwrap_err().to_string();
+        let mut fail = |error: Error| {
+            ctx.scope("layer1", |ctx| ctx.scope("0", |ctx| ctx.scope("conv", |_| Err::<(), _>(error)))).unwrap_err().to_string()
+        };
         assert_eq!(fail(Error::Shape("conv2d got nothing".into())), "layer1.0.conv: conv2d got nothing");
         // The context is as it was before the error, and a second error is located as well.
         assert_eq!(fail(Error::DType("not a float".into())), "layer1.0.conv: not a float");

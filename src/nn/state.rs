@@ -77,7 +77,9 @@ pub(crate) fn misfits(expected: &[(String, Tensor)], arrays: &[NamedArray]) -> O
     }
     for (name, tensor) in expected {
         match given.remove(name.as_str()) {
-            Some(array) if array.shape != *tensor.shape() => misshapen.push(format!("{name} is {}, expected {}", array.shape, tensor.shape())),
+            Some(array) if array.shape != *tensor.shape() => {
+                misshapen.push(format!("{name} is {}, expected {}", array.shape, tensor.shape()))
+            }
             Some(_) => {}
             None => missing.push(name.clone()),
         }
@@ -88,7 +90,8 @@ pub(crate) fn misfits(expected: &[(String, Tensor)], arrays: &[NamedArray]) -> O
         }
     }
     let lists = [("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen), ("twice", twice)];
-    let parts: Vec<String> = lists.iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| format!("{what}: {}", list(names))).collect();
+    let parts: Vec<String> =
+        lists.iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| format!("{what}: {}", list(names))).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 

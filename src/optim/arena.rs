@@ -110,11 +110,8 @@ mod tests {
     #[test]
     fn slices_are_aligned_and_none_crosses_a_border() {
         let plans = plan(&[3, 64, 65, 200, 0, 1], 64, 256);
-        let expected = [
-            Plan { offsets: vec![0, 64, 128], len: 256 },
-            Plan { offsets: vec![0, 256], len: 256 },
-            Plan { offsets: vec![0], len: 64 },
-        ];
+        let expected =
+            [Plan { offsets: vec![0, 64, 128], len: 256 }, Plan { offsets: vec![0, 256], len: 256 }, Plan { offsets: vec![0], len: 64 }];
         assert_eq!(plans, expected);
         assert!(plan(&[], 64, 256).is_empty());
     }

@@ -107,7 +107,11 @@ impl OptimizerConfig {
 
     fn check(&self) -> Result<()> {
         let non_negative = |name: &str, value: f64| {
-            if value >= 0.0 && value.is_finite() { Ok(()) } else { Err(Error::Config(format!("optimizer: {name} = {value} must be a number of at least 0"))) }
+            if value >= 0.0 && value.is_finite() {
+                Ok(())
+            } else {
+                Err(Error::Config(format!("optimizer: {name} = {value} must be a number of at least 0")))
+            }
         };
         non_negative("lr", self.lr())?;
         non_negative("weight_decay", self.weight_decay())?;

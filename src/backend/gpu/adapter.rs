@@ -1,4 +1,4 @@
-//! Finding adapters, and opening one with the limits that the environment asks for.
+//! Finding adapters, and opening one.
 
 use crate::error::{Error, Result};
 
@@ -67,8 +67,8 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
     }
 }
 
-/// Opens an adapter. `MAPPA_LIMITS=default` asks for WebGPU's default limits and no optional feature; otherwise for all the adapter has.
-pub(super) async fn open(index: Option<usize>) -> Result<(AdapterInfo, wgpu::Device, wgpu::Queue)> {
+/// Opens an adapter with WebGPU's default limits and no optional feature, or with all that it has.
+pub(super) async fn open(index: Option<usize>, default_limits: bool) -> Result<(AdapterInfo, wgpu::Device, wgpu::Queue)> {
     let mut found = enumerate().await;
     let count = found.len();
     if count == 0 {
@@ -79,7 +79,6 @@ pub(super) async fn open(index: Option<usize>) -> Result<(AdapterInfo, wgpu::Dev
         return Err(Error::NoDevice(format!("there is no adapter gpu:{chosen}: {count} found, numbered from 0; see `mappa devices`")));
     }
     let adapter = found.swap_remove(chosen);
-    let default_limits = std::env::var("MAPPA_LIMITS").is_ok_and(|v| v == "default");
     let (limits, features) = if default_limits {
         (wgpu::Limits::default(), wgpu::Features::empty())
     } else {

@@ -24,6 +24,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use stream::Stream;
 
+/// How to open a GPU.
+#[derive(Debug, Clone)]
+pub struct GpuOptions {
+    /// Number of the adapter in [`adapters`]; `None` takes the best.
+    pub index: Option<usize>,
+    /// Asks for WebGPU's default limits and no optional feature, instead of all that the adapter has.
+    pub default_limits: bool,
+    /// What the kernels are compiled from.
+    pub sources: shader::Sources,
+}
+
+impl Default for GpuOptions {
+    /// The best adapter, with all that it has unless `MAPPA_LIMITS=default`.
+    fn default() -> Self {
+        let default_limits = std::env::var("MAPPA_LIMITS").is_ok_and(|v| v == "default");
+        GpuOptions { index: None, default_limits, sources: shader::Sources::default() }
+    }
+}
+
 /// A GPU as a device.
 pub struct Gpu {
     capabilities: Capabilities,
@@ -52,7 +71,15 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoDevice`] when there is none, or it cannot be opened.
     pub async fn open(index: Option<usize>) -> Result<Gpu> {
-        let (info, device, queue) = adapter::open(index).await?;
+        Gpu::open_with(GpuOptions { index, ..Default::default() }).await
+    }
+
+    /// Opens an adapter as [`Gpu::open`] does, with other limits or other shader sources.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub async fn open_with(options: GpuOptions) -> Result<Gpu> {
+        let (info, device, queue) = adapter::open(options.index, options.default_limits).await?;
         let fault: Arc<Mutex<Fault>> = Arc::default();
         let on_error = Arc::clone(&fault);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -75,7 +102,7 @@ impl Gpu {
             alignment: limits.min_storage_buffer_offset_alignment.max(16) as usize,
             max_buffer_bytes: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size) as usize,
         };
-        let stream = Mutex::new(Stream::new(device.clone(), queue.clone()));
+        let stream = Mutex::new(Stream::new(device.clone(), queue.clone(), options.sources));
         Ok(Gpu { capabilities, info, device, queue, stream, pool: Arc::default(), fault })
     }
 

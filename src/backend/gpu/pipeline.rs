@@ -1,6 +1,6 @@
 //! Pipelines and bind-group layouts, made once and cached.
 
-use super::shader::expand;
+use super::shader::Sources;
 use crate::error::Result;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,13 +41,17 @@ pub(super) struct Pipeline {
     pub id: u64,
 }
 
-#[derive(Default)]
 pub(super) struct Pipelines {
+    sources: Sources,
     made: HashMap<(Kernel, Vec<bool>), Arc<Pipeline>>,
     modules: HashMap<(&'static str, Vec<(&'static str, u32)>), wgpu::ShaderModule>,
 }
 
 impl Pipelines {
+    pub fn new(sources: Sources) -> Self {
+        Pipelines { sources, made: HashMap::new(), modules: HashMap::new() }
+    }
+
     /// The pipeline of a kernel whose storage bindings are written (`true`) or only read, in order; the uniform follows them.
     pub fn get(&mut self, device: &wgpu::Device, kernel: &Kernel, writes: &[bool]) -> Result<Arc<Pipeline>> {
         // A lookup by reference would need a borrowed pair; the clone is two small vectors.
@@ -57,7 +61,7 @@ impl Pipelines {
         }
         let module_key = (kernel.file, kernel.specs.clone());
         if !self.modules.contains_key(&module_key) {
-            let source = expand(kernel.file, &kernel.specs)?;
+            let source = self.sources.expand(kernel.file, &kernel.specs)?;
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.file), source: wgpu::ShaderSource::Wgsl(source.into()) };
             self.modules.insert(module_key.clone(), device.create_shader_module(descriptor));
         }

@@ -1,6 +1,7 @@
 //! Shader sources and their expansion: one level of `//#include`, and `//#spec` constants. Nothing else is substituted.
 
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::path::Path;
 
 /// Every family's source and the shared parts, as they lie in `shaders/`.
@@ -21,33 +22,59 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("shared/tile.wgsl", include_str!("../../../shaders/shared/tile.wgsl")),
 ];
 
-fn source(name: &str) -> Result<&'static str> {
-    SOURCES.iter().find(|(n, _)| *n == name).map(|(_, text)| *text).ok_or_else(|| Error::Gpu(format!("no shader source named {name}")))
+/// The sources that a device compiles: those of [`SOURCES`], unless a test puts others in their place.
+#[derive(Debug, Clone)]
+pub struct Sources(Vec<(&'static str, Cow<'static, str>)>);
+
+impl Default for Sources {
+    fn default() -> Self {
+        Sources(SOURCES.iter().map(|&(name, text)| (name, Cow::Borrowed(text))).collect())
+    }
 }
 
-/// A family's source with its includes in place and the given `//#spec` constants replaced.
-///
-/// # Errors
-/// [`Error::Gpu`] for an unknown include, or a constant that the source does not mark with `//#spec`.
-pub fn expand(family: &str, specs: &[(&str, u32)]) -> Result<String> {
-    let text = source(family)?;
-    let mut out = String::with_capacity(text.len() * 2);
-    for line in text.lines() {
-        match line.strip_prefix("//#include ") {
-            Some(part) => out.push_str(source(part.trim())?),
-            None => out.push_str(line),
+impl Sources {
+    /// The text of `name`, as [`SOURCES`] names it.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] for an unknown name.
+    pub fn get(&self, name: &str) -> Result<&str> {
+        self.0.iter().find(|(n, _)| *n == name).map(|(_, text)| &**text).ok_or_else(|| Error::Gpu(format!("no shader source named {name}")))
+    }
+
+    /// Puts `text` in the place of `name`.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] for an unknown name.
+    pub fn replace(&mut self, name: &str, text: String) -> Result<()> {
+        let source = self.0.iter_mut().find(|(n, _)| *n == name).ok_or_else(|| Error::Gpu(format!("no shader source named {name}")))?;
+        source.1 = Cow::Owned(text);
+        Ok(())
+    }
+
+    /// A family's source with its includes in place and the given `//#spec` constants replaced.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] for an unknown include, or a constant that the source does not mark with `//#spec`.
+    pub fn expand(&self, family: &str, specs: &[(&str, u32)]) -> Result<String> {
+        let text = self.get(family)?;
+        let mut out = String::with_capacity(text.len() * 2);
+        for line in text.lines() {
+            match line.strip_prefix("//#include ") {
+                Some(part) => out.push_str(self.get(part.trim())?),
+                None => out.push_str(line),
+            }
+            out.push('\n');
         }
-        out.push('\n');
+        for (name, value) in specs {
+            let head = format!("const {name}: u32 = ");
+            let line = out.lines().find(|l| l.starts_with(&head) && l.ends_with("//#spec"));
+            let Some(line) = line.map(str::to_owned) else {
+                return Err(Error::Gpu(format!("shader {family} has no line '{head}...; //#spec'")));
+            };
+            out = out.replacen(&line, &format!("{head}{value}u; //#spec"), 1);
+        }
+        Ok(out)
     }
-    for (name, value) in specs {
-        let head = format!("const {name}: u32 = ");
-        let line = out.lines().find(|l| l.starts_with(&head) && l.ends_with("//#spec"));
-        let Some(line) = line.map(str::to_owned) else {
-            return Err(Error::Gpu(format!("shader {family} has no line '{head}...; //#spec'")));
-        };
-        out = out.replacen(&line, &format!("{head}{value}u; //#spec"), 1);
-    }
-    Ok(out)
 }
 
 /// Writes every family's expanded source to `dir`, as `mappa shaders --expand` does.
@@ -56,10 +83,11 @@ pub fn expand(family: &str, specs: &[(&str, u32)]) -> Result<String> {
 /// [`Error::Io`] when a file cannot be written.
 pub fn write_expanded(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    let sources = Sources::default();
     let mut written = Vec::new();
     for (name, _) in SOURCES.iter().filter(|(n, _)| !n.starts_with("shared/")) {
         let path = dir.join(format!("{name}.wgsl"));
-        std::fs::write(&path, expand(name, &[])?).map_err(|e| Error::io(&path, e))?;
+        std::fs::write(&path, sources.expand(name, &[])?).map_err(|e| Error::io(&path, e))?;
         written.push(path);
     }
     Ok(written)

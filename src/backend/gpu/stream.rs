@@ -2,6 +2,7 @@
 
 use super::memory::GpuBuffer;
 use super::pipeline::{Kernel, Pipelines};
+use super::shader::Sources;
 use crate::error::Result;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+    pub fn new(device: wgpu::Device, queue: wgpu::Queue, sources: Sources) -> Self {
         let ring = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("uniform ring"),
             size: RING_BYTES,
@@ -52,7 +53,7 @@ impl Stream {
         Stream {
             device,
             queue,
-            pipelines: Pipelines::default(),
+            pipelines: Pipelines::new(sources),
             bind_groups: HashMap::new(),
             ring,
             ring_data: Vec::new(),

@@ -1,0 +1,43 @@
+//! A network of your own: layers, an optimiser and a loop over the digits.
+//!
+//! `cargo run --release --example 03_train`
+
+use mappa::data::{Loader, LoaderOptions, digits};
+use mappa::nn::{Activation, Conv2d, Context, Flatten, Linear, MaxPool2d, Module, Sequential, initialize, named_parameters};
+use mappa::op::Conv2dOptions;
+use mappa::optim::{Optimizer, OptimizerConfig, ParamGroup};
+use mappa::{Device, Result, Tensor, train};
+
+fn main() -> Result<()> {
+    let device = Device::auto_blocking()?;
+    let data = digits()?;
+    let same = Conv2dOptions { padding: [1, 1], ..Default::default() };
+    let network = Sequential::new()
+        .then(Conv2d::new(&device, 1, 16, [3, 3], same, true)?)
+        .then(Activation::Relu)
+        .then(MaxPool2d::new(2))
+        .then(Flatten)
+        .then(Linear::new(&device, 16 * 4 * 4, 10, true)?);
+    initialize(&network, 1)?;
+    let mut optimizer = Optimizer::new(OptimizerConfig::adamw(0.003), vec![ParamGroup::new(named_parameters(&network))])?;
+    let epochs = if std::env::var("MAPPA_QUICK").is_ok() { 2 } else { 10 };
+    let mut step = 0;
+    for epoch in 0..epochs {
+        let loader = Loader::new(&data, &data.train, LoaderOptions { shuffle: true, seed: 1, epoch, workers: 1, ..Default::default() })?;
+        let mut last = None;
+        for batch in loader {
+            let x = Tensor::from_slice(&device, &[batch.len(), 1, 8, 8], &batch.images)?;
+            let target = Tensor::from_slice(&device, &[batch.len()], &batch.targets)?;
+            optimizer.zero_grad();
+            let loss = network.forward(&mut Context::train(1, step), &x)?.cross_entropy_mean(&target)?;
+            loss.backward()?;
+            optimizer.step(0.003)?;
+            (step, last) = (step + 1, Some(loss));
+        }
+        if let (Some(loss), Some(test)) = (last, &data.test) {
+            let scores = train::evaluate(&network, &data, test, &device, 256, 0)?;
+            println!("epoch {}: loss {:.3}, accuracy on other writers {:.1} %", epoch + 1, loss.item_blocking()?, 100.0 * scores.accuracy);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,372 @@
+//! One function a command.
+
+use super::progress::Progress;
+use super::{DevicesArgs, EvalArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device, say};
+use mappa::data::{self, Dataset, Preprocessing};
+use mappa::io::{picture, safetensors};
+use mappa::metrics::{Predictions, Scores};
+use mappa::nn::{Context, Module, named_parameters};
+use mappa::train::{self, Config, Options, Outcome, Run};
+use mappa::verify;
+use mappa::{DType, Device, Error, Result, Tensor, autodiff, models};
+use serde_json::json;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub fn train(args: &TrainArgs) -> Result<ExitCode> {
+    let json = args.device.json;
+    // Input is read and checked before a device is touched.
+    let (run, mut config) = match &args.resume {
+        Some(path) => {
+            let (run, config) = Run::open(path)?;
+            (Some(run), config)
+        }
+        None => {
+            let settings = args.settings()?;
+            let data = load(settings.data.as_deref().unwrap_or("digits"), settings.val_fraction, settings.seed)?;
+            (None, settings.resolve(&data)?)
+        }
+    };
+    if run.is_some() {
+        config.epochs = args.epochs.unwrap_or(config.epochs);
+        config.max_steps = args.max_steps.unwrap_or(config.max_steps);
+    }
+    let data = load(&config.data, Some(config.val_fraction), Some(config.seed))?;
+    // Shapes, before a GPU is touched: the error names the layer.
+    let (null, _) = Device::null();
+    let shapes = models::build(&config.model, config.input, config.classes.len(), &null, config.seed)?;
+    shapes.forward(&mut Context::eval(), &Tensor::zeros(&null, &[1, config.input[0], config.input[1], config.input[2]])?)?;
+    let (device, line) = open_device(&args.device)?;
+    let run = match run {
+        Some(run) => run,
+        None => Run::create(args.out.as_deref(), &config, &device)?,
+    };
+    let parameters: usize = named_parameters(&*shapes).iter().map(|(_, p)| p.shape().len()).sum();
+    if !json {
+        note(format!("device  {line}"));
+        note(format!("data    {}: {}", config.data, sizes(&data)));
+        note(format!("model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}", config.model, config.optimizer, config.lr, config.schedule, config.batch_size));
+        note(format!("run     {}", run.path().display()));
+    }
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupt);
+    // The first signal asks for a clean stop, the second one does not wait for it.
+    let handler = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    });
+    if let Err(error) = handler {
+        note(format!("mappa: Ctrl-C will not save this run: {error}"));
+    }
+    let steps = data.train.len().div_ceil(config.batch_size) as u64 * config.epochs;
+    let steps = if config.max_steps > 0 { steps.min(config.max_steps) } else { steps };
+    let mut progress = Progress::new(steps, config.epochs);
+    let mut on_event = |event: &train::Event| if json { say(event.to_json()) } else { progress.show(event) };
+    let mut options = Options { device: &device, workers: args.workers, interrupt, on_event: &mut on_event };
+    let outcome = train::train(&run, &config, &data, &mut options);
+    drop(progress);
+    let outcome = outcome.inspect_err(|error| {
+        if !matches!(error, Error::Interrupted(_)) && run.path().join("checkpoints/last").exists() {
+            note(format!("mappa: the run is saved up to its last checkpoint; go on with: mappa train --resume {}", run.path().display()));
+        }
+    })?;
+    if !json {
+        summarize(&outcome, &config, &run);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(source: &str, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {
+    data::load(source)?.with_validation(val_fraction.unwrap_or(0.1), seed.unwrap_or(1))
+}
+
+fn sizes(data: &Dataset) -> String {
+    let count = |part: &Option<Arc<data::Part>>, name: &str| part.as_ref().map_or(String::new(), |p| format!(", {} {name}", p.len()));
+    let parts = format!("{} training{}{}", data.train.len(), count(&data.val, "validation"), count(&data.test, "test"));
+    format!("{parts} images {}x{}x{}, {} classes", data.channels, data.height, data.width, data.classes.len())
+}
+
+/// The end in words: what was reached, where it is, what to try next.
+fn summarize(outcome: &Outcome, config: &Config, run: &Run) {
+    let percent = |s: &Scores| format!("{:.2} %", 100.0 * s.accuracy);
+    let images = |s: &Scores| s.confusion_matrix.iter().flatten().sum::<u64>();
+    match (&outcome.test, &outcome.val) {
+        (Some(test), _) => say(format!("test accuracy {} on {} images never used before", percent(test), images(test))),
+        (None, Some(val)) => say(format!("validation accuracy {} on {} images (this data set has no test part)", percent(val), images(val))),
+        (None, None) => say("no images were held back: there is no accuracy to report".to_owned()),
+    }
+    if let Some(val) = &outcome.val {
+        say(format!(
+            "the weights of epoch {} were kept: the best on validation ({}); {} steps in {:.1} s",
+            outcome.best_epoch,
+            percent(val),
+            outcome.steps,
+            outcome.seconds
+        ));
+    } else {
+        say(format!("the last weights were kept; {} steps in {:.1} s", outcome.steps, outcome.seconds));
+    }
+    let judged = outcome.test.as_ref().or(outcome.val.as_ref());
+    if let Some(scores) = judged {
+        let mut confused: Vec<(u64, usize, usize)> = Vec::new();
+        for (t, row) in scores.confusion_matrix.iter().enumerate() {
+            confused.extend(row.iter().enumerate().filter(|&(p, &n)| p != t && n > 0).map(|(p, &n)| (n, t, p)));
+        }
+        confused.sort_by_key(|c| std::cmp::Reverse(c.0));
+        if let Some(&(n, t, p)) = confused.first() {
+            say(format!("most confused: {n} of class {} taken for {}", config.classes[t], config.classes[p]));
+        }
+        let hint = if outcome.train_loss > 0.3 {
+            "the training loss is still high: more --epochs, a larger --model or another --lr"
+        } else if outcome.train_loss * 3.0 < scores.loss && config.augment == "none" {
+            "it fits the training images much better than others: --augment light, or more images"
+        } else if outcome.train_loss * 3.0 < scores.loss {
+            "it fits the training images much better than others: more images would help most"
+        } else {
+            "another --seed shows how much of this is luck"
+        };
+        say(format!("to try next: {hint}"));
+    }
+    say(format!("run {}; classify pictures with: mappa predict {} FILE...", run.path().display(), run.path().display()));
+}
+
+/// A trained module with what belongs to it.
+struct Trained {
+    module: Box<dyn Module>,
+    config: Config,
+}
+
+fn open_run(path: &Path, device: &Device) -> Result<Trained> {
+    let (run, config) = Run::open(path)?;
+    if !run.weights().exists() {
+        return Err(Error::data(path, "this run has no model.safetensors yet; let it train for an epoch"));
+    }
+    let module = models::build(&config.model, config.input, config.classes.len(), device, config.seed)?;
+    safetensors::load_into(&*module, run.weights())?;
+    Ok(Trained { module, config })
+}
+
+pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
+    if args.batch_size == 0 {
+        return Err(Error::Config("--batch-size 0: give at least 1".into()));
+    }
+    if !args.source.exists() {
+        return Err(Error::data(&args.source, "no such run or file of weights"));
+    }
+    let from_run = args.source.is_dir();
+    let config = if from_run { Some(Config::read(&args.source)?) } else { None };
+    let source = args.data.clone().or(config.as_ref().map(|c| c.data.clone())).unwrap_or_else(|| "digits".into());
+    let mut data = data::load(&source)?;
+    let (device, _) = open_device(&args.device)?;
+    let module = if let Some(config) = config {
+        if [data.channels, data.height, data.width] != config.input || data.classes.len() > config.classes.len() {
+            return Err(Error::Config(format!(
+                "--data {source}: images {}x{}x{} of {} classes do not fit this run's {:?} and {} classes",
+                data.channels,
+                data.height,
+                data.width,
+                data.classes.len(),
+                config.input,
+                config.classes.len()
+            )));
+        }
+        let trained = open_run(&args.source, &device)?;
+        // Preprocessing and classes belong to the model.
+        data.preprocessing = trained.config.preprocessing;
+        data.classes = trained.config.classes;
+        trained.module
+    } else {
+        let Some(model) = &args.model else {
+            return Err(Error::Config(format!("{}: a file of weights needs --model", args.source.display())));
+        };
+        let module = models::build(model, [data.channels, data.height, data.width], data.classes.len(), &device, 0)?;
+        safetensors::load_into(&*module, &args.source)?;
+        module
+    };
+    let (part, name) = match (&data.test, &data.val) {
+        (Some(test), _) => (test, "test"),
+        (None, Some(val)) => (val, "validation"),
+        (None, None) => (&data.train, "training"),
+    };
+    let scores = train::evaluate(&*module, &data, part, &device, args.batch_size, 1)?;
+    if args.device.json {
+        let mut line = json!({ "event": "eval" });
+        if let (Some(line), Ok(serde_json::Value::Object(scores))) = (line.as_object_mut(), serde_json::to_value(&scores)) {
+            line.extend(scores);
+        }
+        say(line);
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(format!("{name} accuracy {:.2} % on {} images, loss {:.4}", 100.0 * scores.accuracy, part.len(), scores.loss));
+    if let Some(auc) = scores.auc {
+        say(format!("mean one-against-rest AUC {auc:.4}"));
+    }
+    let width = data.classes.iter().map(String::len).max().unwrap_or(5).max(5);
+    say(format!("{:width$}  precision  recall  F1", "class"));
+    for (c, class) in data.classes.iter().enumerate() {
+        say(format!("{class:width$}  {:9.4}  {:6.4}  {:6.4}", scores.precision[c], scores.recall[c], scores.f1[c]));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn predict(args: &PredictArgs) -> Result<ExitCode> {
+    let (device, _) = open_device(&args.device)?;
+    let Trained { module, config } = open_run(&args.run, &device)?;
+    let [c, h, w] = config.input;
+    // A picture's pixels are 0..255 whatever the range of the training data was: both become 0..1 before mean and std.
+    let tables = Preprocessing { scale: 255.0, ..config.preprocessing.clone() }.tables(c)?;
+    let _guard = autodiff::no_grad();
+    for path in &args.files {
+        let pixels = picture::read(path, c, h, w)?;
+        let input: Vec<f32> = pixels.iter().enumerate().map(|(i, &p)| tables[i / (h * w)][p as usize]).collect();
+        let x = Tensor::from_slice(&device, &[1, c, h, w], &input)?;
+        let logits = module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?;
+        let mut predictions = Predictions::new(config.classes.len());
+        predictions.add(&logits, &[0]);
+        let mut order: Vec<usize> = (0..config.classes.len()).collect();
+        let p = &predictions.probabilities;
+        order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
+        if args.device.json {
+            let top: Vec<_> = order.iter().take(5).map(|&i| json!({ "class": config.classes[i], "probability": p[i] })).collect();
+            say(json!({ "path": path.display().to_string(), "class": config.classes[order[0]], "probability": p[order[0]], "top": top }));
+        } else {
+            let rest: Vec<String> = order.iter().skip(1).take(2).map(|&i| format!("{} {:.1} %", config.classes[i], 100.0 * p[i])).collect();
+            say(format!("{}: {} {:.1} % (then {})", path.display(), config.classes[order[0]], 100.0 * p[order[0]], rest.join(", ")));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn devices(args: &DevicesArgs) -> Result<ExitCode> {
+    let cpu = Device::cpu(0)?;
+    if args.json {
+        say(json!({ "device": "cpu", "name": cpu.name() }));
+    } else {
+        say(format!("{:6}  {}", "cpu", cpu.name()));
+    }
+    #[cfg(feature = "gpu")]
+    {
+        let adapters = pollster::block_on(mappa::backend::gpu::adapters());
+        if adapters.is_empty() {
+            note("no GPU adapter was found; on Debian, mesa-vulkan-drivers brings drivers and a software one");
+        }
+        for a in adapters {
+            let device = format!("gpu:{}", a.index);
+            if args.json {
+                say(json!({ "device": device, "name": a.name, "api": a.api, "driver": a.driver, "kind": a.kind, "software": a.software, "features": a.features }));
+            } else {
+                let software = if a.software { ", software: only with --device gpu" } else { "" };
+                say(format!("{device:6}  {} ({}, {}{software}); {}", a.name, a.api, a.driver, a.features.join(", ")));
+            }
+        }
+    }
+    let (_, line) = pollster::block_on(Device::open(mappa::DeviceChoice::Auto, 0))?;
+    if !args.json {
+        say(format!("auto    {line}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
+    let sizes: Vec<usize> = args.input.split('x').filter_map(|n| n.parse().ok()).collect();
+    let [c, h, w] = sizes[..] else {
+        return Err(Error::Config(format!("--input {}: expected channels, height and width, such as 3x224x224", args.input)));
+    };
+    if args.batch_size == 0 || args.classes == 0 {
+        return Err(Error::Config("--batch-size and --classes: give at least 1".into()));
+    }
+    let (device, counts) = Device::null();
+    let module = models::build(&args.model, [c, h, w], args.classes, &device, 0)?;
+    let parameters: Vec<(String, usize)> = named_parameters(&*module).into_iter().map(|(name, p)| (name, p.shape().len())).collect();
+    let x = Tensor::full(&device, &[args.batch_size, c, h, w], DType::F32, 0.0)?;
+    let flops = move || counts.lock().unwrap_or_else(PoisonError::into_inner).flops();
+    // Layer, kind, output shape, elements, FLOPs counted when it was done.
+    type Layer = (String, String, String, usize, u64);
+    let layers: Arc<Mutex<Vec<Layer>>> = Arc::default();
+    let (seen, count) = (Arc::clone(&layers), flops.clone());
+    let before = flops();
+    let observer = Box::new(move |path: &str, layer: &dyn Module, y: &Tensor| {
+        let row = (path.to_owned(), layer.describe(), y.shape().to_string(), y.shape().len(), count());
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+    });
+    let _guard = autodiff::no_grad();
+    let y = module.forward(&mut Context::eval().observe(observer), &x)?;
+    let (total_flops, total): (u64, usize) = (flops() - before, parameters.iter().map(|p| p.1).sum());
+    let layers = layers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // Containers are rows too; what they hold has been shown.
+    let leaves: Vec<&Layer> = layers.iter().filter(|l| !layers.iter().any(|o| o.0.starts_with(&format!("{}.", l.0)))).collect();
+    let own = |path: &str| parameters.iter().filter(|(n, _)| n.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))).map(|p| p.1).sum::<usize>();
+    let activations: usize = leaves.iter().map(|l| 4 * l.3).sum();
+    if args.json {
+        let mut last = before;
+        for (path, kind, shape, _, at) in &leaves {
+            say(json!({ "event": "layer", "layer": path, "kind": kind, "output": shape, "parameters": own(path), "flops": at - last }));
+            last = *at;
+        }
+        say(json!({ "event": "summary", "parameters": total, "flops": total_flops, "activation_bytes": activations, "output": y.shape().to_string() }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (a, b, d) = leaves.iter().fold((5, 4, 6), |(a, b, d), l| (a.max(l.0.len()), b.max(l.1.len()), d.max(l.2.len())));
+    say(format!("{:a$}  {:b$}  {:d$}  {:>10}  {:>8}", "layer", "kind", "output", "parameters", "MFLOP"));
+    let mut last = before;
+    for (path, kind, shape, _, at) in &leaves {
+        say(format!("{path:a$}  {kind:b$}  {shape:d$}  {:>10}  {:>8.2}", own(path), (at - last) as f64 * 1e-6));
+        last = *at;
+    }
+    say(format!(
+        "{total} parameters ({:.2} MB), {:.2} MFLOP and {:.2} MB of activations for a batch of {}; training needs about three times the computation",
+        4e-6 * total as f64,
+        total_flops as f64 * 1e-6,
+        activations as f64 * 1e-6,
+        args.batch_size
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn verify(args: &VerifyArgs) -> Result<ExitCode> {
+    let (device, line) = open_device(&args.device)?;
+    let json = args.device.json;
+    if !json {
+        note(format!("device  {line}"));
+    }
+    let mut on_row = |row: &verify::Row| {
+        if json {
+            say(serde_json::to_string(row).unwrap_or_default());
+        } else if row.verdict == verify::Verdict::Fail {
+            say(format!("FAIL {}: {}", row.name, row.detail.as_deref().unwrap_or("")));
+        }
+    };
+    let summary = match &args.goldens {
+        Some(dir) => verify::goldens(dir, &device, &mut on_row)?,
+        None => verify::cases(&device, &args.ops, args.quick, &mut on_row)?,
+    };
+    if json {
+        say(serde_json::to_string(&summary).unwrap_or_default());
+    } else {
+        say(summary.table());
+    }
+    Ok(if summary.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub fn shaders(args: &ShadersArgs) -> Result<ExitCode> {
+    #[cfg(feature = "gpu")]
+    {
+        for path in mappa::backend::gpu::shader::write_expanded(&args.expand)? {
+            say(path.display());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+    #[cfg(not(feature = "gpu"))]
+    Err(Error::Config(format!("--expand {}: this build has no shaders; build with the feature gpu", args.expand.display())))
+}
+
+pub fn licenses() -> Result<ExitCode> {
+    say("mappa is licensed under MIT or Apache-2.0, at your choice.\n");
+    say(include_str!("../../LICENSE-MIT"));
+    say("The embedded digits:\n");
+    say(include_str!("../../data/digits/README.md"));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,261 @@
+//! The command line: what a person touches.
+
+mod commands;
+mod progress;
+
+use clap::{Args, Parser, Subcommand};
+use mappa::train::Settings;
+use mappa::{Device, DeviceChoice, Error, Result};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Trains image classifiers on any GPU, or on the CPU.
+#[derive(Parser)]
+#[command(name = "mappa", version, about, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a classifier; without flags a small CNN on the embedded digits
+    Train(Box<TrainArgs>),
+    /// Measure a trained model on a data set
+    Eval(EvalArgs),
+    /// Classify pictures (PNG, JPEG)
+    Predict(PredictArgs),
+    /// List the devices that can compute
+    Devices(DevicesArgs),
+    /// Show a model's layers, shapes, parameters and cost, without computing
+    Summary(SummaryArgs),
+    /// Check every kernel of a device against the CPU reference, or against reference results of others
+    Verify(VerifyArgs),
+    /// Write the WGSL that runs
+    Shaders(ShadersArgs),
+    /// Licences and attributions
+    Licenses,
+}
+
+/// Where to compute.
+#[derive(Args, Clone)]
+struct DeviceArgs {
+    /// auto, cpu, gpu, gpu:N (see `mappa devices`) or checked (every operation compared with the CPU reference) [default: MAPPA_DEVICE, else auto]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Threads of the CPU backend; 0: one a core
+    #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
+    threads: usize,
+    /// Machine-readable output: one JSON object a line on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct TrainArgs {
+    /// `digits`, or a folder of IDX files (MNIST's format, plain or .gz) [default: digits]
+    #[arg(long, value_name = "digits|DIR")]
+    data: Option<String>,
+    /// cnn, mlp, lenet5 or resnet8 [default: cnn]
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Passes over the training data [default: by its size, 3 to 40]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    epochs: Option<u64>,
+    /// Stop after this many steps
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_steps: Option<u64>,
+    /// Samples a step [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    batch_size: Option<usize>,
+    /// Learning rate, the largest of the schedule [default: 0.003, sgd 0.05]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    lr: Option<f64>,
+    /// sgd (momentum 0.9), adam or adamw [default: adamw]
+    #[arg(long, value_name = "NAME")]
+    optimizer: Option<String>,
+    /// none, step, cosine or one-cycle [default: one-cycle]
+    #[arg(long, value_name = "NAME")]
+    schedule: Option<String>,
+    /// Share of the training data that choices are made on; 0 keeps the last weights [default: 0.1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    val_fraction: Option<f64>,
+    /// none or light (a random shift of up to one pixel) [default: light]
+    #[arg(long, value_name = "NAME")]
+    augment: Option<String>,
+    /// Seed of all random decisions [default: 1]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    seed: Option<u64>,
+    /// Steps between checkpoints [default: one an epoch]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    checkpoint_every: Option<u64>,
+    /// Settings from a TOML file; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, as in the file
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Folder of the run [default: runs/<data>-<model>-<n>]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with an interrupted run, with its own settings
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "model", "batch_size", "lr", "optimizer", "schedule", "val_fraction", "augment", "seed", "checkpoint_every", "config", "set", "out"])]
+    resume: Option<PathBuf>,
+    /// Threads that prepare batches
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
+    workers: usize,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+impl TrainArgs {
+    fn settings(&self) -> Result<Settings> {
+        let mut settings = match &self.config {
+            Some(path) => Settings::read(path)?,
+            None => Settings::default(),
+        };
+        for assignment in &self.set {
+            settings.set(assignment)?;
+        }
+        settings.overlay(Settings {
+            data: self.data.clone(),
+            model: self.model.clone(),
+            epochs: self.epochs,
+            max_steps: self.max_steps,
+            batch_size: self.batch_size,
+            lr: self.lr,
+            optimizer: self.optimizer.clone(),
+            schedule: self.schedule.clone(),
+            clip_grad_norm: None,
+            val_fraction: self.val_fraction,
+            augment: self.augment.clone(),
+            seed: self.seed,
+            checkpoint_every: self.checkpoint_every,
+        });
+        Ok(settings)
+    }
+}
+
+#[derive(Args)]
+struct EvalArgs {
+    /// A run's folder, or a file of weights (then --model says which network)
+    #[arg(value_name = "RUN|WEIGHTS")]
+    source: PathBuf,
+    /// The network of a file of weights
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// The data to measure on [default: the run's own; digits for weights]
+    #[arg(long, value_name = "digits|DIR")]
+    data: Option<String>,
+    /// Samples at a time
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    batch_size: usize,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Args)]
+struct PredictArgs {
+    /// A run's folder
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Pictures to classify
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Args)]
+struct DevicesArgs {
+    /// Machine-readable output: one JSON object a line on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct SummaryArgs {
+    /// cnn, mlp, lenet5 or resnet8
+    model: String,
+    /// Channels, height and width of an image
+    #[arg(long, value_name = "CxHxW", default_value = "1x28x28")]
+    input: String,
+    /// Images at a time
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    batch_size: usize,
+    /// Classes of the last layer
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    classes: usize,
+    /// Machine-readable output: one JSON object a line on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct VerifyArgs {
+    /// Operations or families to check [default: all]
+    #[arg(value_name = "OP")]
+    ops: Vec<String>,
+    /// Compare with the reference results in this folder instead
+    #[arg(long, value_name = "DIR")]
+    goldens: Option<PathBuf>,
+    /// A few cases of each operation
+    #[arg(long)]
+    quick: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Args)]
+struct ShadersArgs {
+    /// The folder to write to
+    #[arg(long, value_name = "DIR")]
+    expand: PathBuf,
+}
+
+/// A line on stdout. A reader that went away (`mappa ... | head`) ends the program quietly.
+fn say(line: impl std::fmt::Display) {
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// A line on stderr.
+fn note(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Opens the device that the flag, else `MAPPA_DEVICE`, else the default asks for.
+fn open_device(args: &DeviceArgs) -> Result<(Device, String)> {
+    let text = args.device.clone().or_else(|| std::env::var("MAPPA_DEVICE").ok());
+    let choice: DeviceChoice = text.map_or(Ok(DeviceChoice::Auto), |t| t.parse())?;
+    pollster::block_on(Device::open(choice, args.threads))
+}
+
+/// Runs the program. Exit codes: 0 done, 2 wrong input, 1 failed while running or a check found something, 130 interrupted.
+pub fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error,wgpu_hal=off,wgpu_core=off,naga=off")).init();
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Train(args) => commands::train(&args),
+        Command::Eval(args) => commands::eval(&args),
+        Command::Predict(args) => commands::predict(&args),
+        Command::Devices(args) => commands::devices(&args),
+        Command::Summary(args) => commands::summary(&args),
+        Command::Verify(args) => commands::verify(&args),
+        Command::Shaders(args) => commands::shaders(&args),
+        Command::Licenses => commands::licenses(),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            note(format!("mappa: {error}"));
+            match error {
+                Error::Interrupted(_) => ExitCode::from(130),
+                error if error.is_bad_input() => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}

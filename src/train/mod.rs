@@ -1,0 +1,298 @@
+//! The training loop: batches in, checkpoints and events out.
+
+mod config;
+mod run;
+
+pub use config::{AUGMENTATIONS, Config, Settings};
+pub use run::{Best, Run, State};
+
+use crate::autodiff::no_grad;
+use crate::data::{Dataset, Loader, LoaderOptions, Part};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::io::safetensors;
+use crate::metrics::{Predictions, Scores};
+use crate::models;
+use crate::nn::{self, Context, Module};
+use crate::optim::{Optimizer, OptimizerConfig, ParamGroup, Schedule};
+use crate::tensor::Tensor;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Losses stay on the device until so many steps have been recorded: reading one would wait for all work before it.
+const LOSSES_IN_FLIGHT: usize = 16;
+
+/// What happened, in the keys of `--json` and `metrics.jsonl`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Event {
+    /// `step`, `epoch` or `done`.
+    pub event: &'static str,
+    /// From 1.
+    pub epoch: u64,
+    /// Steps since the run's start.
+    pub step: u64,
+    /// Mean cross-entropy: of the step's batch, or of the epoch's steps.
+    pub train_loss: Option<f64>,
+    /// Mean cross-entropy on the validation part.
+    pub val_loss: Option<f64>,
+    /// Accuracy on the validation part.
+    pub val_accuracy: Option<f64>,
+    /// Accuracy on the test part, at the end alone.
+    pub test_accuracy: Option<f64>,
+    /// Training speed since this process began.
+    pub images_per_s: Option<f64>,
+    /// The run's folder, at the end alone.
+    pub run: Option<String>,
+    /// The report, where one is written.
+    pub report: Option<String>,
+}
+
+impl Event {
+    /// The event as one line of JSON; what is not finite is null.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// What is particular to this process, not to the run.
+pub struct Options<'a> {
+    /// Where to compute.
+    pub device: &'a Device,
+    /// Threads that prepare batches.
+    pub workers: usize,
+    /// Stop at the next step, save, and return [`Error::Interrupted`].
+    pub interrupt: Arc<AtomicBool>,
+    /// Told of everything that happens.
+    pub on_event: &'a mut dyn FnMut(&Event),
+}
+
+/// A trained run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Of the kept weights: validation, and test where there is a test part.
+    pub val: Option<Scores>,
+    /// Scores on the test part, touched once.
+    pub test: Option<Scores>,
+    /// Steps done in all.
+    pub steps: u64,
+    /// Mean loss of the last epoch's steps.
+    pub train_loss: f64,
+    /// Best epoch, from 1.
+    pub best_epoch: u64,
+    /// Seconds of this process.
+    pub seconds: f64,
+}
+
+/// The accuracy and more of a module on a part of a data set.
+///
+/// # Errors
+/// Errors of the device; [`Error::Shape`] when the images do not fit the module.
+pub fn evaluate(module: &dyn Module, data: &Dataset, part: &Arc<Part>, device: &Device, batch_size: usize, workers: usize) -> Result<Scores> {
+    let _guard = no_grad();
+    let mut predictions = Predictions::new(data.classes.len());
+    for batch in Loader::new(data, part, LoaderOptions { batch_size, workers, ..Default::default() })? {
+        let x = Tensor::from_slice(device, &[batch.len(), data.channels, data.height, data.width], &batch.images)?;
+        let logits = module.forward(&mut Context::eval(), &x)?;
+        predictions.add(&logits.to_vec_blocking::<f32>()?, &batch.targets);
+    }
+    Ok(predictions.scores())
+}
+
+/// Trains `run` from where it stands to its end.
+///
+/// # Errors
+/// [`Error::Interrupted`] after saving when asked to stop; errors of device, data and disk, with the last checkpoint kept.
+pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) -> Result<Outcome> {
+    let device = options.device;
+    let module = models::build(&config.model, config.input, config.classes.len(), device, config.seed)?;
+    let groups = ParamGroup::split_decay(nn::named_parameters(&*module));
+    let mut optimizer = Optimizer::new(OptimizerConfig::named(&config.optimizer, config.lr)?, groups)?;
+    let schedule: Schedule = config.schedule.parse()?;
+    let state = run.restore(&*module, &mut optimizer)?;
+    let batches = data.train.len().div_ceil(config.batch_size) as u64;
+    let mut total = batches * config.epochs;
+    if config.max_steps > 0 {
+        total = total.min(config.max_steps);
+    }
+    let trainer = Trainer { run, config, data, module, optimizer, schedule, state, total, pending: Vec::new(), lines: Vec::new(), started: Instant::now(), images: 0 };
+    trainer.run(options)
+}
+
+struct Trainer<'a> {
+    run: &'a Run,
+    config: &'a Config,
+    data: &'a Dataset,
+    module: Box<dyn Module>,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    state: State,
+    /// Steps of the whole run, which the schedule is stretched over.
+    total: u64,
+    /// Losses not yet read: step, epoch, scalar.
+    pending: Vec<(u64, u64, Tensor)>,
+    /// Lines for `metrics.jsonl`.
+    lines: Vec<String>,
+    started: Instant,
+    images: u64,
+}
+
+impl Trainer<'_> {
+    fn run(mut self, options: &mut Options) -> Result<Outcome> {
+        let mut epoch_loss = 0.0;
+        while self.state.step < self.total && !self.state.finished {
+            epoch_loss = self.epoch(options)?;
+        }
+        if !self.state.finished {
+            self.state.finished = true;
+            self.save(options)?;
+        }
+        self.finish(epoch_loss, options)
+    }
+
+    fn epoch(&mut self, options: &mut Options) -> Result<f64> {
+        let (config, data) = (self.config, self.data);
+        let epoch = self.state.epoch;
+        let loader = Loader::new(
+            data,
+            &data.train,
+            LoaderOptions {
+                batch_size: config.batch_size,
+                shuffle: true,
+                shift: config.shift(),
+                seed: config.seed,
+                epoch,
+                workers: options.workers,
+                first_batch: self.state.batch as usize,
+            },
+        )?;
+        for batch in loader {
+            if options.interrupt.load(Ordering::Relaxed) {
+                self.save(options)?;
+                return Err(Error::Interrupted(format!(
+                    "interrupted after step {}; go on with: mappa train --resume {}",
+                    self.state.step,
+                    self.run.path().display()
+                )));
+            }
+            let x = Tensor::from_slice(options.device, &[batch.len(), data.channels, data.height, data.width], &batch.images)?;
+            let target = Tensor::from_slice(options.device, &[batch.len()], &batch.targets)?;
+            self.optimizer.zero_grad();
+            let mut context = Context::train(config.seed, self.state.step);
+            let loss = self.module.forward(&mut context, &x)?.cross_entropy_mean(&target)?;
+            loss.backward()?;
+            if config.clip_grad_norm > 0.0 {
+                self.optimizer.clip_grad_norm(config.clip_grad_norm)?;
+            }
+            self.optimizer.step(self.schedule.lr(config.lr, self.state.step, self.total))?;
+            self.state.step += 1;
+            self.state.batch += 1;
+            self.images += batch.len() as u64;
+            self.pending.push((self.state.step, epoch, loss.detach().reshape(&[1])?));
+            if self.pending.len() >= LOSSES_IN_FLIGHT {
+                self.drain(options)?;
+            }
+            if self.state.step >= self.total {
+                break;
+            }
+            if config.checkpoint_every > 0 && self.state.step.is_multiple_of(config.checkpoint_every) {
+                self.save(options)?;
+            }
+        }
+        self.drain(options)?;
+        let train_loss = self.state.epoch_loss / self.state.batch.max(1) as f64;
+        let scores = match &data.val {
+            Some(part) => Some(evaluate(&*self.module, data, part, options.device, config.batch_size, options.workers)?),
+            None => None,
+        };
+        self.keep_best(scores.as_ref(), epoch + 1)?;
+        let event = Event {
+            train_loss: Some(train_loss),
+            val_loss: scores.as_ref().map(|s| s.loss),
+            val_accuracy: scores.as_ref().map(|s| s.accuracy),
+            ..self.event("epoch", epoch, self.state.step)
+        };
+        self.emit(event, options);
+        self.state = State { epoch: epoch + 1, batch: 0, epoch_loss: 0.0, ..self.state.clone() };
+        if config.checkpoint_every == 0 || self.state.step >= self.total {
+            self.save(options)?;
+        }
+        Ok(train_loss)
+    }
+
+    /// Writes the weights when they are the best so far on validation; without validation the last ones are kept.
+    ///
+    /// The loss decides, not the accuracy: on the small validation parts of small sets the accuracy moves in steps of a percent and is soon 100 %.
+    fn keep_best(&mut self, scores: Option<&Scores>, epoch: u64) -> Result<()> {
+        let best = Best { accuracy: scores.map_or(0.0, |s| s.accuracy), loss: scores.map_or(0.0, |s| s.loss), epoch };
+        let better = self.state.best.is_none_or(|b| scores.is_none() || best.loss < b.loss);
+        if better {
+            safetensors::save(self.run.weights(), &nn::state_dict(&*self.module), None)?;
+            self.state.best = Some(best);
+        }
+        Ok(())
+    }
+
+    /// Reads the losses of the steps recorded so far and reports them.
+    fn drain(&mut self, options: &mut Options) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let pending = std::mem::take(&mut self.pending);
+        let scalars: Vec<&Tensor> = pending.iter().map(|(_, _, loss)| loss).collect();
+        let losses = Tensor::concat(&scalars, 0)?.to_vec_blocking::<f32>()?;
+        for ((step, epoch, _), loss) in pending.iter().zip(losses) {
+            if !loss.is_finite() {
+                return Err(Error::Diverged(format!(
+                    "the training loss became {loss} at step {step}; lower --lr (it is {}), or set clip-grad-norm=1",
+                    self.config.lr
+                )));
+            }
+            self.state.epoch_loss += loss as f64;
+            let event = Event { train_loss: Some(loss as f64), ..self.event("step", *epoch, *step) };
+            self.emit(event, options);
+        }
+        Ok(())
+    }
+
+    fn event(&self, event: &'static str, epoch: u64, step: u64) -> Event {
+        let images_per_s = Some(self.images as f64 / self.started.elapsed().as_secs_f64().max(1e-9));
+        Event { event, epoch: epoch + 1, step, train_loss: None, val_loss: None, val_accuracy: None, test_accuracy: None, images_per_s, run: None, report: None }
+    }
+
+    fn emit(&mut self, event: Event, options: &mut Options) {
+        // Speed is a figure of this process; the file holds what the same seed gives again.
+        self.lines.push(Event { images_per_s: None, ..event.clone() }.to_json());
+        (options.on_event)(&event);
+    }
+
+    fn save(&mut self, options: &mut Options) -> Result<()> {
+        self.drain(options)?;
+        // The log first: a checkpoint never knows of a step that the log does not.
+        self.run.log(&std::mem::take(&mut self.lines))?;
+        self.run.checkpoint(&*self.module, &self.optimizer, &self.state)
+    }
+
+    fn finish(mut self, train_loss: f64, options: &mut Options) -> Result<Outcome> {
+        let (config, data) = (self.config, self.data);
+        let seconds = self.started.elapsed().as_secs_f64();
+        safetensors::load_into(&*self.module, self.run.weights())?;
+        let score = |part: &Option<Arc<Part>>| match part {
+            Some(part) => evaluate(&*self.module, data, part, options.device, config.batch_size, options.workers).map(Some),
+            None => Ok(None),
+        };
+        let (val, test) = (score(&data.val)?, score(&data.test)?);
+        let event = Event {
+            train_loss: Some(train_loss),
+            val_loss: val.as_ref().map(|s| s.loss),
+            val_accuracy: val.as_ref().map(|s| s.accuracy),
+            test_accuracy: test.as_ref().map(|s| s.accuracy),
+            run: Some(self.run.path().display().to_string()),
+            ..self.event("done", self.state.epoch.saturating_sub(1), self.state.step)
+        };
+        self.emit(event, options);
+        self.run.log(&std::mem::take(&mut self.lines))?;
+        let best_epoch = self.state.best.map_or(self.state.epoch, |b| b.epoch);
+        Ok(Outcome { val, test, steps: self.state.step, train_loss, best_epoch, seconds })
+    }
+}

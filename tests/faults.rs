@@ -1,0 +1,133 @@
+//! Seeded faults: one edit in a shader, as a tired hand might make it, must fail some case of the families that use the shader.
+//!
+//! `cargo test --test faults -- --nocapture` prints which case caught each fault.
+#![cfg(feature = "gpu")]
+
+mod common;
+
+use mappa::backend::cpu::Cpu;
+use mappa::backend::gpu::GpuOptions;
+use mappa::backend::gpu::shader::{SOURCES, Sources};
+use mappa::cases::{Case, all, run_case};
+use std::collections::BTreeSet;
+
+/// Larger cases only repeat what smaller ones find, slowly.
+const MAX_ELEMENTS: usize = 4 << 20;
+
+/// One edit: in `file`, the one place that reads `from` becomes `to`.
+struct Fault {
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+    /// The mistake.
+    what: &'static str,
+}
+
+const fn fault(file: &'static str, from: &'static str, to: &'static str, what: &'static str) -> Fault {
+    Fault { file, from, to, what }
+}
+
+#[rustfmt::skip]
+const FAULTS: &[Fault] = &[
+    fault("elementwise", "select(0.0, dy, s > 0.0)", "select(0.0, dy, s >= 0.0)", "relu's gradient passes at 0"),
+    fault("elementwise", "b[offset8(i, params3.sizes, params3.stride_b)]", "b[offset8(i, params3.sizes, params3.stride_a)]", "second operand read with the first one's strides"),
+    fault("elementwise", "if i < params.n { y[i] = unary_of", "if i + 1u < params.n { y[i] = unary_of", "last element left out"),
+    fault("elementwise", "y[i] += x[i]", "y[i] = x[i]", "gradients overwritten instead of accumulated"),
+    fault("elementwise", "derivative_of(s.w, d.w, p)", "derivative_of(s.w, d.z, p)", "two components of a vector swapped"),
+    fault("elementwise", "binary_of(p.w, q.w)", "binary_of(q.w, p.w)", "operands of a difference swapped in one component"),
+    fault("matmul", "v += bias[col]", "v += bias[row]", "bias added by row"),
+    fault("matmul", "base_b = offset8(batch, params.sizes, params.stride_b)", "base_b = offset8(batch, params.sizes, params.stride_a)", "broadcast batch of b read with the strides of a"),
+    fault("matmul", "row * params.a_row + k * params.a_col", "row * params.a_col + k * params.a_row", "transposition flag inverted"),
+    fault("conv", "oh * params.stride_h + i * params.dil_h", "oh * params.stride_h + i", "dilation ignored in one axis"),
+    fault("conv", "v += bias[k]", "v += bias[row]", "bias counted within the group"),
+    fault("conv", "u32(w) % params.stride_w != 0u", "u32(w) % params.stride_h != 0u", "strides of the two axes mixed up in the input gradient"),
+    fault("conv", "(split * params.k + channel_group", "(channel_group", "partial sums of the weight gradient overwrite each other"),
+    fault("conv", "h >= i32(params.h)", "h > i32(params.h)", "one row of padding read as data"),
+    fault("pool", "v > best ||", "v >= best ||", "a tie goes to the last index"),
+    fault("pool", "var found = false;", "var found = true;", "a maximum starts from 0"),
+    fault("pool", "select(end - begin, padded_end - i * stride,", "select(padded_end - i * stride, end - begin,", "count_include_pad inverted"),
+    fault("pool", "i32(left + j * params3.dil_w)", "i32(left + j)", "dilation ignored in one axis"),
+    fault("pool", "for (var i = lane; i < area; i += WG)", "for (var i = lane; i + 1u < area; i += WG)", "last pixel of a plane left out"),
+    fault("pool", "if winners[window] == pixel", "if winners[window] >= pixel", "gradient given to pixels that did not win"),
+    fault("reduce", "let d = v - helper[o];", "let d = v;", "variance around 0 instead of the mean"),
+    fault("reduce", "(v == best && at < best_at)", "(v == best && at > best_at)", "a tie goes to the last index"),
+    fault("reduce", "if KIND == 3u { sum = term(base, o, begin); }", "", "a maximum starts from 0"),
+    fault("reduce", "min(begin + params.terms_a_chunk, params.terms);\n    var sum", "begin + params.terms_a_chunk;\n    var sum", "the last chunk runs past the end"),
+    fault("softmax", "y[i] = (x[i] - lse.x) - lse.y;", "y[i] = x[i] - lse.x;", "normalisation left out"),
+    fault("softmax", "row_weight[row] = w;", "row_weight[row] = 1.0;", "class weights left out of the mean"),
+    fault("softmax", "(p * total - class_weight(c))", "(p - class_weight(c))", "label smoothing with class weights normalised wrongly"),
+    fault("softmax", "return params5.ignores == 1u && t == params5.ignore;", "return false;", "ignored targets counted"),
+    fault("softmax", "return r / inner * classes * inner + r % inner;", "return r * classes;", "rows taken for contiguous"),
+    fault("layout", "params2.to_offset + offset8(", "offset8(", "destination's offset left out"),
+    fault("layout", "if index[j] == row", "if index[j] <= row", "wrong rows accumulated"),
+    fault("layout", "index[i / params3.inner % params3.to_len]", "index[i % params3.to_len]", "inner dimensions ignored"),
+    fault("random", "unit(words[e]) < params2.a", "unit(words[e]) > params2.a", "dropout mask inverted"),
+    fault("random", "params1.a + params1.b * values[e]", "params1.b * values[e]", "lower bound left out"),
+    fault("random", "sqrt(-2.0 * accurate_log", "sqrt(-1.0 * accurate_log", "normals with half the variance"),
+    fault("norm", " * (n / (n - 1.0))", "", "running variance biased"),
+    fault("norm", " - xhat * (sum_dy_xhat[c] / n)", "", "the variance's part of the gradient left out"),
+    fault("norm", "variance[c] + params2.eps", "variance[c]", "eps left out in evaluation"),
+    fault("norm", "(e / p.inner * p.channels + c)", "(e / p.inner * p.channels)", "statistics of channel 0 for all"),
+    fault("optimizer", "(sqrt(v) * params5.root + params5.eps)", "(sqrt(v) + params5.eps)", "Adam's second bias correction left out"),
+    fault("optimizer", "params5.direction * (gradient", "(gradient", "maximize ignored"),
+    fault("optimizer", "v = g + params4.a * v;", "v = params4.a * v;", "Nesterov's look-ahead without the gradient"),
+    fault("optimizer", "if !FIRST { v =", "{ v =", "momentum's first step uses an empty buffer"),
+    fault("optimizer", "min(1.0, params2.step_size / (norm + 1e-6))", "params2.step_size / (norm + 1e-6)", "small gradients scaled up"),
+    fault("shared/index.wgsl", "return group.y * groups.x + group.x;", "return group.x;", "second dimension of the dispatch ignored"),
+    fault("shared/index.wgsl", "for (var d = 8u; d > 0u; d--)", "for (var d = 8u; d > 1u; d--)", "outermost of eight dimensions ignored"),
+    fault("shared/index.wgsl", "let size = sizes[d - 1u];", "let size = sizes[4u - d];", "sizes read from the wrong end"),
+    fault("shared/math.wgsl", "+ k * 0.00021219444;", "+ 0.0;", "low part of ln 2 left out of exp"),
+    fault("shared/math.wgsl", "exponent += 1;", "", "logarithm off by ln 2 above sqrt 2"),
+    fault("shared/math.wgsl", "if t > 0.7 {", "if t > 70.0 {", "tanh's series used outside its range"),
+    fault("shared/math.wgsl", "case 1u: { return vec2(-s, c); }", "case 1u: { return vec2(s, c); }", "sign wrong in one quadrant"),
+    fault("shared/philox.wgsl", "round < 10u", "round < 9u", "one round of Philox missing"),
+    fault("shared/philox.wgsl", " + (mid2 >> 16u)", "", "carry of a wide product lost"),
+    fault("shared/tile.wgsl", "sums[m][n] += a * b[n]", "sums[m][n] = a * b[n]", "only the last term kept"),
+    fault("shared/tile.wgsl", "store(row0 + m * WY + ly", "store(row0 + m * WX + ly", "rows stored with the columns' stride"),
+    fault("shared/tile.wgsl", "k0 += TK) {", "k0 += TK + 1u) {", "terms between two stages skipped"),
+];
+
+/// The families whose source is, or includes, `file`.
+fn families(file: &str) -> BTreeSet<&'static str> {
+    let include = format!("//#include {file}");
+    let uses = |name: &str, text: &str| name == file || text.lines().any(|line| line == include);
+    SOURCES.iter().filter(|(name, text)| uses(name, text)).map(|(name, _)| *name).collect()
+}
+
+#[test]
+fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
+    // Without a GPU at all there is nothing to test.
+    if common::gpu(GpuOptions::default()).is_none() {
+        return;
+    }
+    let reference = Cpu::reference().unwrap();
+    let mut cases: Vec<Case> = all().into_iter().filter(|case| common::elements(case) <= MAX_ELEMENTS).collect();
+    // Small ones first: most faults show there.
+    cases.sort_by_key(common::elements);
+    let mut missed = Vec::new();
+    for Fault { file, from, to, what } in FAULTS {
+        let mut sources = Sources::default();
+        let text = sources.get(file).unwrap();
+        assert_eq!(text.matches(from).count(), 1, "{what}: '{from}' must occur once in {file}; adapt the fault to the shader");
+        let text = text.replacen(from, to, 1);
+        sources.replace(file, text).unwrap();
+        let gpu = common::gpu(GpuOptions { sources, ..Default::default() }).unwrap();
+        let families = families(file);
+        let caught = cases.iter().filter(|case| families.contains(case.op.family())).find_map(|case| {
+            let outcome = run_case(case, &reference, &gpu).unwrap_or_else(|e| panic!("{what}: the fault breaks {file} instead of its numbers: {case}: {e}"));
+            outcome.failure.map(|failure| format!("{case}: {failure}"))
+        });
+        match caught {
+            Some(by) => println!("{file}: {what}: caught by {by}"),
+            None => missed.push(format!("{file}: {what}")),
+        }
+    }
+    assert!(missed.is_empty(), "{} of {} faults were caught by no case:\n{}", missed.len(), FAULTS.len(), missed.join("\n"));
+}
+
+#[test]
+fn every_shader_file_has_a_fault() {
+    for (name, _) in SOURCES {
+        assert!(FAULTS.iter().any(|fault| fault.file == *name), "{name} has no seeded fault");
+    }
+}

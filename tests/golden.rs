@@ -1,0 +1,167 @@
+//! The library against values that PyTorch computed in f64, on the CPU and on a GPU, and the comparison against planted errors.
+
+use mappa::verify::{Row, Summary, Verdict, goldens};
+use mappa::{Device, Error};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The operators of the folder that the crate promises to compute.
+const OPERATORS: [&str; 41] = [
+    "relu", "leaky_relu", "sigmoid", "tanh", "exp", "log", "sqrt", "abs", "neg", "reciprocal", "square", "add", "sub", "mul", "div", "softmax",
+    "log_softmax", "cross_entropy", "sum", "mean", "amax", "var", "argmax", "permute", "reshape", "slice", "pad", "cat", "index_select", "expand",
+    "matmul", "linear", "conv2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "batch_norm", "clip_grad_norm", "sgd", "adam", "adamw",
+];
+
+/// Whole cases that must pass.
+const NETWORKS: [&str; 4] = ["lenet5", "train_mlp_sgd", "train_cnn_adam", "train_cnn_bn_momentum_cosine"];
+
+/// The folder of golden cases, or a word on what is left out without it.
+fn folder() -> Option<PathBuf> {
+    let shared = std::env::var_os("MAPPA_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let folder = shared.join("goldens");
+    if folder.join("manifest.json").is_file() {
+        return Some(folder);
+    }
+    let required = std::env::var("MAPPA_REQUIRE_SHARED").is_ok_and(|v| v == "1");
+    assert!(!required, "MAPPA_REQUIRE_SHARED=1, but there are no golden cases in {}", folder.display());
+    println!("left out: the comparison with the golden cases, which are not in {}; set MAPPA_SHARED", folder.display());
+    None
+}
+
+fn check(device: &Device) {
+    let Some(folder) = folder() else { return };
+    let mut rows: Vec<Row> = Vec::new();
+    let summary = goldens(&folder, device, &mut |row| rows.push(row.clone())).unwrap();
+    print!("{}", summary.table());
+    let mut families: BTreeMap<&str, [usize; 3]> = BTreeMap::new();
+    for row in &rows {
+        families.entry(&row.family).or_default()[row.verdict as usize] += 1;
+    }
+    println!("{}: family, passed, failed, unsupported", device.name());
+    families.iter().for_each(|(family, [passed, failed, unsupported])| println!("{family:<12}{passed:>5}{failed:>5}{unsupported:>5}"));
+
+    let failures: Vec<String> =
+        rows.iter().filter(|r| r.verdict == Verdict::Fail).map(|r| format!("{} ({}): {}", r.name, r.op, r.detail.as_deref().unwrap_or("?"))).collect();
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    let passed: BTreeSet<&str> = rows.iter().filter(|r| r.verdict == Verdict::Pass).flat_map(|r| [r.op.as_str(), r.name.as_str()]).collect();
+    let missing: Vec<&str> = OPERATORS.into_iter().chain(NETWORKS).filter(|name| !passed.contains(name)).collect();
+    assert!(missing.is_empty(), "nothing passed for {missing:?}");
+    assert_eq!((summary.passed + summary.failed + summary.unsupported, summary.failed), (rows.len(), 0));
+}
+
+#[test]
+fn the_cpu_agrees_with_pytorch() {
+    check(&Device::cpu(0).unwrap());
+}
+
+#[test]
+#[cfg(feature = "gpu")]
+fn the_gpu_agrees_with_pytorch() {
+    check(&pollster::block_on(Device::gpu(None)).unwrap());
+}
+
+/// A folder of one case: `relu` of `[-1, 2]`, with the expected values and the manifest's parts as the caller wants them.
+struct Planted {
+    family: &'static str,
+    out: Vec<f32>,
+    shape: Vec<usize>,
+    edit: fn(String) -> String,
+}
+
+impl Default for Planted {
+    fn default() -> Self {
+        Planted { family: "activation", out: vec![0.0, 2.0], shape: vec![2], edit: |manifest| manifest }
+    }
+}
+
+impl Planted {
+    fn run(self) -> (mappa::Result<Summary>, Vec<Row>) {
+        use safetensors::tensor::{Dtype, TensorView};
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = format!(
+            r#"{{"format":1,"tolerance":{{"f32_err":8,"max_abs":2e-6,"max_abs_transcendental_gpu":2e-5,"abs_transcendental_gpu":2e-7}},
+            "transcendental_ops":[],"cases":[{{"name":"planted","family":"{}","op":"relu","attrs":{{}},
+            "inputs":{{"input":{{"tensor":"in","shape":[2],"dtype":"f32"}},"extra":{{"tensor":null}}}},
+            "outputs":{{"out":{{"tensor":"out","shape":{:?},"dtype":"f32","max_abs":2.0,"f32_err":1e-6}}}}}}]}}"#,
+            self.family, self.shape
+        );
+        std::fs::write(dir.path().join("manifest.json"), (self.edit)(manifest)).unwrap();
+        let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        let (input, out) = (bytes(&[-1.0, 2.0]), bytes(&self.out));
+        let views = [("in", TensorView::new(Dtype::F32, vec![2], &input).unwrap()), ("out", TensorView::new(Dtype::F32, self.shape, &out).unwrap())];
+        std::fs::write(dir.path().join("activation.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+        let mut rows = Vec::new();
+        let summary = goldens(dir.path(), &Device::cpu(1).unwrap(), &mut |row| rows.push(row.clone()));
+        (summary, rows)
+    }
+
+    fn row(self) -> Row {
+        let (summary, rows) = self.run();
+        summary.unwrap();
+        let [row] = <[Row; 1]>::try_from(rows).unwrap();
+        row
+    }
+
+    fn error(self) -> String {
+        let error = self.run().0.unwrap_err();
+        assert!(matches!(error, Error::Data { .. }), "{error:?}");
+        error.to_string()
+    }
+}
+
+#[test]
+fn planted_errors_fail_and_the_truth_passes() {
+    let right = Planted::default().row();
+    assert_eq!((right.verdict, right.error, right.tolerance, right.detail), (Verdict::Pass, Some(0.0), Some(8e-6 + 4e-6), None));
+    let allowed = 12e-6;
+    assert_eq!(Planted { out: vec![0.0, 2.0 + 0.9 * allowed], ..Default::default() }.row().verdict, Verdict::Pass);
+    for out in [[0.0, 2.0 + 2.0 * allowed], [0.0, f32::NAN], [0.0, f32::INFINITY], [0.0, f32::NEG_INFINITY], [f32::NAN, 2.0], [2.0, 0.0]] {
+        let row = Planted { out: out.to_vec(), ..Default::default() }.row();
+        assert_eq!(row.verdict, Verdict::Fail, "{out:?} passed");
+        assert!(row.detail.unwrap().starts_with("output out: element"), "{out:?}");
+    }
+    let shape = Planted { shape: vec![1, 2], ..Default::default() }.row();
+    assert_eq!((shape.verdict, shape.detail.unwrap().as_str()), (Verdict::Fail, "output out: the shape is [2], expected [1, 2]"));
+}
+
+#[test]
+fn what_the_crate_lacks_is_unsupported_and_says_what() {
+    let op = Planted { edit: |m| m.replace(r#""op":"relu""#, r#""op":"gelu""#), ..Default::default() }.row();
+    assert_eq!((op.verdict, op.detail.unwrap().as_str(), op.error), (Verdict::Unsupported, "there is no gelu", None));
+    let attribute = Planted { edit: |m| m.replace(r#""attrs":{}"#, r#""attrs":{"inplace":true}"#), ..Default::default() }.row();
+    assert_eq!((attribute.verdict, attribute.detail.unwrap().as_str()), (Verdict::Unsupported, "attribute inplace"));
+    let output = Planted { edit: |m| m.replace(r#""out":{"#, r#""mask":{"#), ..Default::default() }.row();
+    assert_eq!((output.verdict, output.detail.unwrap().as_str()), (Verdict::Unsupported, "output mask"));
+}
+
+#[test]
+fn a_malformed_folder_is_named_with_file_and_case() {
+    let error = |edit: fn(String) -> String| Planted { edit, ..Default::default() }.error();
+    for (text, file, rest) in [
+        (error(|_| "{".into()), "manifest.json", "not a manifest of golden cases"),
+        (error(|m| m.replace(r#""format":1"#, r#""format":2"#)), "manifest.json", "the format is 2, expected 1"),
+        (error(|m| m.replace(r#""op":"relu","#, "")), "manifest.json", "case planted: missing field `op`"),
+        (error(|m| m.replace(r#","f32_err":1e-6"#, "")), "manifest.json", "case planted: output out needs max_abs and f32_err"),
+        (error(|m| m.replace(r#""shape":[2],"dtype":"f32"},"extra""#, r#""dtype":"f32"},"extra""#)), "manifest.json", "case planted: input input: missing field `shape`"),
+        (error(|m| m.replace("activation", "../activation")), "manifest.json", "case planted: family '../activation' must consist of"),
+        (error(|m| m.replace(r#""input":{"#, r#""x":{"#)), "manifest.json", "case planted: there is no input input"),
+        (error(|m| m.replace(r#""op":"relu","attrs":{}"#, r#""op":"leaky_relu","attrs":{"negative_slope":"steep"}"#)), "manifest.json", "case planted: attribute negative_slope: invalid type"),
+        (error(|m| m.replace(r#""tensor":"in""#, r#""tensor":"gone""#)), "activation.safetensors", "case planted: input input: there is no tensor gone"),
+        (
+            error(|m| m.replace(r#""dtype":"f32"},"extra""#, r#""dtype":"i32"},"extra""#)),
+            "activation.safetensors",
+            "case planted: input input: tensor in is F32 [2], the manifest says I32 [2]",
+        ),
+        (
+            error(|m| m.replace(r#""shape":[2],"dtype":"f32","max"#, r#""shape":[3],"dtype":"f32","max"#)),
+            "activation.safetensors",
+            "case planted: output out: tensor out is F32 [2], the manifest says F32 [3]",
+        ),
+        (Planted { family: "other", ..Default::default() }.error(), "other.safetensors", "there is no such file"),
+    ] {
+        assert!(text.contains(file) && text.contains(rest), "expected {file}: {rest}, got {text}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let error = goldens(dir.path(), &Device::cpu(1).unwrap(), &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("manifest.json: there is no such file"), "{error}");
+}
