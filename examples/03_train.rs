@@ -3,7 +3,7 @@
 //! `cargo run --release --example 03_train`
 
 use mappa::data::{Loader, LoaderOptions, digits};
-use mappa::nn::{Activation, Conv2d, Context, Flatten, Linear, MaxPool2d, Module, Sequential, initialize, named_parameters};
+use mappa::nn::{Activation, Context, Conv2d, Flatten, Linear, MaxPool2d, Module, Sequential, initialize, named_parameters};
 use mappa::op::Conv2dOptions;
 use mappa::optim::{Optimizer, OptimizerConfig, ParamGroup};
 use mappa::{Device, Result, Tensor, train};

@@ -133,7 +133,10 @@ impl Device {
                     },
                     Some(best) => format!("only a software GPU was found ({}); --device gpu takes it", best.name),
                     None if required => {
-                        return Err(Error::NoDevice("MAPPA_REQUIRE_GPU=1 but no GPU adapter was found; install a Vulkan driver (Debian: mesa-vulkan-drivers)".into()));
+                        return Err(Error::NoDevice(
+                            "MAPPA_REQUIRE_GPU=1 but no GPU adapter was found; install a Vulkan driver (Debian: mesa-vulkan-drivers)"
+                                .into(),
+                        ));
                     }
                     None => "no GPU was found".into(),
                 };

@@ -13,15 +13,15 @@ pub mod device;
 pub mod dtype;
 pub mod error;
 pub mod io;
+pub mod metrics;
 pub mod models;
 pub mod nn;
 pub mod op;
 pub mod optim;
 pub mod rng;
 pub mod shape;
-pub mod metrics;
-pub mod train;
 pub mod tensor;
+pub mod train;
 pub mod verify;
 
 pub use device::{Device, DeviceChoice};

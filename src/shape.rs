@@ -64,8 +64,7 @@ impl Shape {
     /// # Errors
     /// [`Error::Shape`] unless the rank is 4.
     pub fn nchw(&self, op: &str) -> Result<[usize; 4]> {
-        <[usize; 4]>::try_from(&self[..])
-            .map_err(|_| Error::Shape(format!("{op} expects [N, C, H, W], got {self} (rank {})", self.rank)))
+        <[usize; 4]>::try_from(&self[..]).map_err(|_| Error::Shape(format!("{op} expects [N, C, H, W], got {self} (rank {})", self.rank)))
     }
 
     /// Resolves a dimension that may be negative (from the end), as in PyTorch.
@@ -168,8 +167,8 @@ pub fn collapse(dims: &[usize], strides: &[&[i64]]) -> (Vec<usize>, Vec<Vec<i64>
         if size == 1 {
             continue;
         }
-        let merges = !sizes.is_empty()
-            && lists.iter().zip(strides).all(|(list, s)| list.last().is_some_and(|&outer| outer == s[d] * size as i64));
+        let merges =
+            !sizes.is_empty() && lists.iter().zip(strides).all(|(list, s)| list.last().is_some_and(|&outer| outer == s[d] * size as i64));
         if merges {
             if let Some(last) = sizes.last_mut() {
                 *last *= size;

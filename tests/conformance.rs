@@ -14,7 +14,13 @@ fn check(name: &str, device: &dyn Backend) {
             Err(error) => failures.push(format!("{case}: {error}")),
         }
     }
-    assert!(failures.is_empty(), "{name}: {} of {} cases failed:\n{}", failures.len(), cases.len(), failures[..failures.len().min(60)].join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{name}: {} of {} cases failed:\n{}",
+        failures.len(),
+        cases.len(),
+        failures[..failures.len().min(60)].join("\n")
+    );
 }
 
 #[test]
@@ -39,7 +45,8 @@ fn results(case: &Case, device: &dyn Backend, reference: &Cpu) -> Vec<Vec<u8>> {
         }
         Operand { buffer, offset: 0, spec }
     };
-    let inputs: Vec<Operand> = case.inputs.iter().enumerate().map(|(i, d)| operand(d.spec().unwrap(), &d.bytes(reference, i as u64).unwrap())).collect();
+    let inputs: Vec<Operand> =
+        case.inputs.iter().enumerate().map(|(i, d)| operand(d.spec().unwrap(), &d.bytes(reference, i as u64).unwrap())).collect();
     let specs: Vec<_> = inputs.iter().map(|o| o.spec).collect();
     let outputs: Vec<Operand> = case.op.infer(&specs).unwrap().into_iter().map(|s| operand(s, &vec![0; s.len_bytes()])).collect();
     device.run(&case.op, &inputs, &outputs).unwrap();
@@ -63,11 +70,62 @@ fn every_operation_has_a_case() {
     names.sort();
     names.dedup();
     for name in [
-        "neg", "exp", "log", "sqrt", "square", "abs", "reciprocal", "relu", "leaky_relu", "sigmoid", "tanh", "affine", "add", "sub", "mul", "div",
-        "equal_mask", "add_assign", "fill", "matmul", "conv2d", "conv2d_backward_input", "conv2d_backward_weight", "max_pool2d", "max_pool2d_backward",
-        "avg_pool2d", "avg_pool2d_backward", "global_avg_pool2d", "global_avg_pool2d_backward", "sum", "sum_squares", "mean", "max", "arg_max", "var",
-        "log_softmax", "log_softmax_backward", "cross_entropy", "cross_entropy_backward", "permute", "slice", "slice_backward", "pad", "concat", "expand",
-        "index_select", "index_add", "uniform", "normal", "dropout", "batch_norm", "batch_norm_eval", "batch_norm_backward", "sgd", "adam", "clip_factor",
+        "neg",
+        "exp",
+        "log",
+        "sqrt",
+        "square",
+        "abs",
+        "reciprocal",
+        "relu",
+        "leaky_relu",
+        "sigmoid",
+        "tanh",
+        "affine",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "equal_mask",
+        "add_assign",
+        "fill",
+        "matmul",
+        "conv2d",
+        "conv2d_backward_input",
+        "conv2d_backward_weight",
+        "max_pool2d",
+        "max_pool2d_backward",
+        "avg_pool2d",
+        "avg_pool2d_backward",
+        "global_avg_pool2d",
+        "global_avg_pool2d_backward",
+        "sum",
+        "sum_squares",
+        "mean",
+        "max",
+        "arg_max",
+        "var",
+        "log_softmax",
+        "log_softmax_backward",
+        "cross_entropy",
+        "cross_entropy_backward",
+        "permute",
+        "slice",
+        "slice_backward",
+        "pad",
+        "concat",
+        "expand",
+        "index_select",
+        "index_add",
+        "uniform",
+        "normal",
+        "dropout",
+        "batch_norm",
+        "batch_norm_eval",
+        "batch_norm_backward",
+        "sgd",
+        "adam",
+        "clip_factor",
     ] {
         assert!(names.iter().any(|n| n == name), "{name} has no case; have {names:?}");
     }

@@ -106,6 +106,7 @@ fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
     cases.sort_by_key(common::elements);
     let mut missed = Vec::new();
     for Fault { file, from, to, what } in FAULTS {
+        let started = std::time::Instant::now();
         let mut sources = Sources::default();
         let text = sources.get(file).unwrap();
         assert_eq!(text.matches(from).count(), 1, "{what}: '{from}' must occur once in {file}; adapt the fault to the shader");
@@ -114,11 +115,12 @@ fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
         let gpu = common::gpu(GpuOptions { sources, ..Default::default() }).unwrap();
         let families = families(file);
         let caught = cases.iter().filter(|case| families.contains(case.op.family())).find_map(|case| {
-            let outcome = run_case(case, &reference, &gpu).unwrap_or_else(|e| panic!("{what}: the fault breaks {file} instead of its numbers: {case}: {e}"));
+            let outcome = run_case(case, &reference, &gpu)
+                .unwrap_or_else(|e| panic!("{what}: the fault breaks {file} instead of its numbers: {case}: {e}"));
             outcome.failure.map(|failure| format!("{case}: {failure}"))
         });
         match caught {
-            Some(by) => println!("{file}: {what}: caught by {by}"),
+            Some(by) => println!("{:.1} s {file}: {what}: caught by {by}", started.elapsed().as_secs_f64()),
             None => missed.push(format!("{file}: {what}")),
         }
     }

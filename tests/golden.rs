@@ -7,9 +7,47 @@ use std::path::{Path, PathBuf};
 
 /// The operators of the folder that the crate promises to compute.
 const OPERATORS: [&str; 41] = [
-    "relu", "leaky_relu", "sigmoid", "tanh", "exp", "log", "sqrt", "abs", "neg", "reciprocal", "square", "add", "sub", "mul", "div", "softmax",
-    "log_softmax", "cross_entropy", "sum", "mean", "amax", "var", "argmax", "permute", "reshape", "slice", "pad", "cat", "index_select", "expand",
-    "matmul", "linear", "conv2d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "batch_norm", "clip_grad_norm", "sgd", "adam", "adamw",
+    "relu",
+    "leaky_relu",
+    "sigmoid",
+    "tanh",
+    "exp",
+    "log",
+    "sqrt",
+    "abs",
+    "neg",
+    "reciprocal",
+    "square",
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "softmax",
+    "log_softmax",
+    "cross_entropy",
+    "sum",
+    "mean",
+    "amax",
+    "var",
+    "argmax",
+    "permute",
+    "reshape",
+    "slice",
+    "pad",
+    "cat",
+    "index_select",
+    "expand",
+    "matmul",
+    "linear",
+    "conv2d",
+    "max_pool2d",
+    "avg_pool2d",
+    "adaptive_avg_pool2d",
+    "batch_norm",
+    "clip_grad_norm",
+    "sgd",
+    "adam",
+    "adamw",
 ];
 
 /// Whole cases that must pass.
@@ -40,10 +78,14 @@ fn check(device: &Device) {
     println!("{}: family, passed, failed, unsupported", device.name());
     families.iter().for_each(|(family, [passed, failed, unsupported])| println!("{family:<12}{passed:>5}{failed:>5}{unsupported:>5}"));
 
-    let failures: Vec<String> =
-        rows.iter().filter(|r| r.verdict == Verdict::Fail).map(|r| format!("{} ({}): {}", r.name, r.op, r.detail.as_deref().unwrap_or("?"))).collect();
+    let failures: Vec<String> = rows
+        .iter()
+        .filter(|r| r.verdict == Verdict::Fail)
+        .map(|r| format!("{} ({}): {}", r.name, r.op, r.detail.as_deref().unwrap_or("?")))
+        .collect();
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    let passed: BTreeSet<&str> = rows.iter().filter(|r| r.verdict == Verdict::Pass).flat_map(|r| [r.op.as_str(), r.name.as_str()]).collect();
+    let passed: BTreeSet<&str> =
+        rows.iter().filter(|r| r.verdict == Verdict::Pass).flat_map(|r| [r.op.as_str(), r.name.as_str()]).collect();
     let missing: Vec<&str> = OPERATORS.into_iter().chain(NETWORKS).filter(|name| !passed.contains(name)).collect();
     assert!(missing.is_empty(), "nothing passed for {missing:?}");
     assert_eq!((summary.passed + summary.failed + summary.unsupported, summary.failed), (rows.len(), 0));
@@ -88,7 +130,10 @@ impl Planted {
         std::fs::write(dir.path().join("manifest.json"), (self.edit)(manifest)).unwrap();
         let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let (input, out) = (bytes(&[-1.0, 2.0]), bytes(&self.out));
-        let views = [("in", TensorView::new(Dtype::F32, vec![2], &input).unwrap()), ("out", TensorView::new(Dtype::F32, self.shape, &out).unwrap())];
+        let views = [
+            ("in", TensorView::new(Dtype::F32, vec![2], &input).unwrap()),
+            ("out", TensorView::new(Dtype::F32, self.shape, &out).unwrap()),
+        ];
         std::fs::write(dir.path().join("activation.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
         let mut rows = Vec::new();
         let summary = goldens(dir.path(), &Device::cpu(1).unwrap(), &mut |row| rows.push(row.clone()));
@@ -142,11 +187,23 @@ fn a_malformed_folder_is_named_with_file_and_case() {
         (error(|m| m.replace(r#""format":1"#, r#""format":2"#)), "manifest.json", "the format is 2, expected 1"),
         (error(|m| m.replace(r#""op":"relu","#, "")), "manifest.json", "case planted: missing field `op`"),
         (error(|m| m.replace(r#","f32_err":1e-6"#, "")), "manifest.json", "case planted: output out needs max_abs and f32_err"),
-        (error(|m| m.replace(r#""shape":[2],"dtype":"f32"},"extra""#, r#""dtype":"f32"},"extra""#)), "manifest.json", "case planted: input input: missing field `shape`"),
+        (
+            error(|m| m.replace(r#""shape":[2],"dtype":"f32"},"extra""#, r#""dtype":"f32"},"extra""#)),
+            "manifest.json",
+            "case planted: input input: missing field `shape`",
+        ),
         (error(|m| m.replace("activation", "../activation")), "manifest.json", "case planted: family '../activation' must consist of"),
         (error(|m| m.replace(r#""input":{"#, r#""x":{"#)), "manifest.json", "case planted: there is no input input"),
-        (error(|m| m.replace(r#""op":"relu","attrs":{}"#, r#""op":"leaky_relu","attrs":{"negative_slope":"steep"}"#)), "manifest.json", "case planted: attribute negative_slope: invalid type"),
-        (error(|m| m.replace(r#""tensor":"in""#, r#""tensor":"gone""#)), "activation.safetensors", "case planted: input input: there is no tensor gone"),
+        (
+            error(|m| m.replace(r#""op":"relu","attrs":{}"#, r#""op":"leaky_relu","attrs":{"negative_slope":"steep"}"#)),
+            "manifest.json",
+            "case planted: attribute negative_slope: invalid type",
+        ),
+        (
+            error(|m| m.replace(r#""tensor":"in""#, r#""tensor":"gone""#)),
+            "activation.safetensors",
+            "case planted: input input: there is no tensor gone",
+        ),
         (
             error(|m| m.replace(r#""dtype":"f32"},"extra""#, r#""dtype":"i32"},"extra""#)),
             "activation.safetensors",

@@ -281,7 +281,8 @@ fn every_family_has_a_file_of_its_stem_in_every_layer_and_rows_in_the_cases() {
         let files = paths.filter(|path| path.extension().is_some_and(|e| e == extension));
         files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).filter(|stem| stem != "mod").collect()
     };
-    let without = |set: BTreeSet<String>, names: &[&str]| -> BTreeSet<String> { set.into_iter().filter(|s| !names.contains(&&s[..])).collect() };
+    let without =
+        |set: BTreeSet<String>, names: &[&str]| -> BTreeSet<String> { set.into_iter().filter(|s| !names.contains(&&s[..])).collect() };
     let families: BTreeSet<String> = all().iter().map(|case| case.op.family().to_owned()).collect();
     // Files beside the families: tolerances in src/op, tile sizes among the kernels.
     assert_eq!(without(stems("src/op", "rs"), &["tolerance"]), families, "src/op and the cases");

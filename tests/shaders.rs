@@ -40,7 +40,10 @@ fn dispatches() -> Vec<Dispatch> {
 /// The first dispatch of each specialisation and list of written bindings: what one pipeline is made for.
 fn pipelines() -> Vec<Dispatch> {
     let mut seen = HashSet::new();
-    dispatches().into_iter().filter(|d| seen.insert((d.kernel.clone(), d.bindings.iter().map(|b| b.write).collect::<Vec<bool>>()))).collect()
+    dispatches()
+        .into_iter()
+        .filter(|d| seen.insert((d.kernel.clone(), d.bindings.iter().map(|b| b.write).collect::<Vec<bool>>())))
+        .collect()
 }
 
 /// A parsed and validated source.
@@ -121,10 +124,16 @@ fn bindings_are_those_of_the_plan_and_the_uniform_has_its_size() {
                 }
                 (None, AddressSpace::Uniform) => {
                     assert_eq!(at.binding as usize, bindings.len(), "{kernel:?}: the uniform follows the storage bindings");
-                    let TypeInner::Struct { span, .. } = module.types[global.ty].inner else { panic!("{kernel:?}: the uniform is no struct") };
+                    let TypeInner::Struct { span, .. } = module.types[global.ty].inner else {
+                        panic!("{kernel:?}: the uniform is no struct")
+                    };
                     assert_eq!(span as usize, params.len(), "{kernel:?}: size of {name}");
                 }
-                (plan, space) => panic!("{kernel:?}: {name} at binding {} is {space:?}, the plan has a storage buffer there: {}", at.binding, plan.is_some()),
+                (plan, space) => panic!(
+                    "{kernel:?}: {name} at binding {} is {space:?}, the plan has a storage buffer there: {}",
+                    at.binding,
+                    plan.is_some()
+                ),
             }
         }
         for binding in 0..=bindings.len() as u32 {
@@ -167,9 +176,12 @@ fn parameter_blocks_have_the_same_fields_in_wgsl_and_in_rust() {
         let mut layouter = naga::proc::Layouter::default();
         layouter.update(module.to_ctx()).unwrap();
         let structs = module.types.iter().filter(|(_, t)| t.name.as_deref() == Some("Params"));
-        let members = structs.filter_map(|(_, t)| if let TypeInner::Struct { members, .. } = &t.inner { Some(members) } else { None }).next();
+        let members =
+            structs.filter_map(|(_, t)| if let TypeInner::Struct { members, .. } = &t.inner { Some(members) } else { None }).next();
         let members = members.unwrap_or_else(|| panic!("{family}.wgsl has no struct Params"));
-        let named = |fields: Vec<Field>| -> Vec<Field> { fields.into_iter().filter(|(name, ..)| !name.starts_with("pad") || name.starts_with("pad_")).collect() };
+        let named = |fields: Vec<Field>| -> Vec<Field> {
+            fields.into_iter().filter(|(name, ..)| !name.starts_with("pad") || name.starts_with("pad_")).collect()
+        };
         let wgsl = members.iter().map(|m| (m.name.clone().unwrap_or_default(), m.offset, layouter[m.ty].size / 4)).collect();
         assert_eq!(named(wgsl), named(rust_fields(family)), "{family}: fields of Params in WGSL (left) and in Rust: name, offset, words");
     }
@@ -185,7 +197,8 @@ fn every_dispatch_fits_the_default_limits_of_webgpu() {
         assert!((1..=INVOCATIONS).contains(&invocations), "{kernel:?}: {invocations} invocations a workgroup");
         let mut layouter = naga::proc::Layouter::default();
         layouter.update(module.to_ctx()).unwrap();
-        let shared = module.global_variables.iter().filter(|(handle, global)| global.space == AddressSpace::WorkGroup && !uses[*handle].is_empty());
+        let shared =
+            module.global_variables.iter().filter(|(handle, global)| global.space == AddressSpace::WorkGroup && !uses[*handle].is_empty());
         // Each variable starts at a multiple of 16, as WebGPU counts.
         let bytes: u32 = shared.map(|(_, global)| layouter[global.ty].size.next_multiple_of(16)).sum();
         assert!(bytes <= WORKGROUP_BYTES, "{kernel:?}: {bytes} bytes of workgroup memory");

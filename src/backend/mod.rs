@@ -55,7 +55,10 @@ impl Buffer {
     /// # Errors
     /// [`Error::Device`] when the buffer belongs to another kind of backend.
     pub fn memory<M: Memory>(&self, backend: &str) -> Result<&M> {
-        self.0.as_any().downcast_ref().ok_or_else(|| Error::Device(format!("a buffer of another device was given to {backend}; move the tensor with Tensor::to")))
+        self.0
+            .as_any()
+            .downcast_ref()
+            .ok_or_else(|| Error::Device(format!("a buffer of another device was given to {backend}; move the tensor with Tensor::to")))
     }
 
     /// Usable bytes.
@@ -164,7 +167,12 @@ pub fn check_run(op: &Op, inputs: &[Operand], outputs: &[Operand]) -> Result<()>
     let in_place = op.in_place();
     for operand in inputs.iter().chain(outputs) {
         if operand.range().end > operand.buffer.len_bytes() {
-            return Err(Error::Shape(format!("{}: operand {} ends behind its buffer of {} bytes", op.name(), operand.spec, operand.buffer.len_bytes())));
+            return Err(Error::Shape(format!(
+                "{}: operand {} ends behind its buffer of {} bytes",
+                op.name(),
+                operand.spec,
+                operand.buffer.len_bytes()
+            )));
         }
     }
     let written: Vec<&Operand> = outputs.iter().chain(in_place.iter().map(|&i| &inputs[i])).filter(|o| !o.spec.shape.is_empty()).collect();
@@ -172,7 +180,12 @@ pub fn check_run(op: &Op, inputs: &[Operand], outputs: &[Operand]) -> Result<()>
         let read = inputs.iter().enumerate().filter(|(j, _)| !in_place.contains(j)).map(|(_, o)| o);
         for b in read {
             if a.buffer.same(&b.buffer) {
-                return Err(Error::Alias(format!("{}: one buffer is both read ({}) and written ({}); copy the operand first", op.name(), b.spec, a.spec)));
+                return Err(Error::Alias(format!(
+                    "{}: one buffer is both read ({}) and written ({}); copy the operand first",
+                    op.name(),
+                    b.spec,
+                    a.spec
+                )));
             }
         }
         if written[i + 1..].iter().any(|b| a.overlaps(b)) {

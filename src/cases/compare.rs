@@ -15,7 +15,10 @@ impl Comparison {
         // `!(<=)`: NaN fails.
         if !(self.error <= tolerance) {
             let (index, got, want) = self.worst;
-            return Some(format!("element {index} is {got:e}, expected {want:e}; error {:.3e} exceeds the tolerance {tolerance:.3e}", self.error));
+            return Some(format!(
+                "element {index} is {got:e}, expected {want:e}; error {:.3e} exceeds the tolerance {tolerance:.3e}",
+                self.error
+            ));
         }
         None
     }

@@ -35,8 +35,12 @@ pub struct Case {
 
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let shapes: Vec<String> = self.inputs.iter().map(|d| format!("{:?}", d.shape())).collect();
-        write!(f, "{:?} on {}", self.op, shapes.join(", "))
+        let input = |d: &Data| match d {
+            Data::Ties(shape) => format!("{shape:?} with ties"),
+            other => format!("{:?}", other.shape()),
+        };
+        let inputs: Vec<String> = self.inputs.iter().map(input).collect();
+        write!(f, "{:?} on {}", self.op, inputs.join(", "))
     }
 }
 
@@ -74,11 +78,15 @@ impl Data {
     pub fn bytes(&self, reference: &Cpu, salt: u64) -> Result<Vec<u8>> {
         let len = self.spec()?.shape.len() as u64;
         let stream = Stream::new(salt, "case", len, 0);
-        let floats = |f: &dyn Fn(u64) -> f64| -> Vec<u8> { bytemuck::allocation::pod_collect_to_vec(&(0..len).map(|i| f(i) as f32).collect::<Vec<f32>>()) };
+        let floats = |f: &dyn Fn(u64) -> f64| -> Vec<u8> {
+            bytemuck::allocation::pod_collect_to_vec(&(0..len).map(|i| f(i) as f32).collect::<Vec<f32>>())
+        };
         Ok(match self {
             Data::Uniform(_, low, high) => floats(&|i| low + (high - low) * stream.uniform(i) as f64),
             Data::Ties(_) => floats(&|i| stream.below(i, 4) as f64 - 2.0),
-            Data::Below(_, n) => bytemuck::allocation::pod_collect_to_vec(&(0..len).map(|i| stream.below(i, (*n).max(1)) as i32).collect::<Vec<i32>>()),
+            Data::Below(_, n) => {
+                bytemuck::allocation::pod_collect_to_vec(&(0..len).map(|i| stream.below(i, (*n).max(1)) as i32).collect::<Vec<i32>>())
+            }
             Data::Output(op, inputs, i) => {
                 let operands = inputs
                     .iter()
@@ -86,7 +94,8 @@ impl Data {
                     .map(|(j, d)| operand(reference, d.spec()?, &d.bytes(reference, salt.wrapping_mul(31) + j as u64)?))
                     .collect::<Result<Vec<_>>>()?;
                 let specs: Vec<Spec> = operands.iter().map(|o| o.spec).collect();
-                let outputs = op.infer(&specs)?.into_iter().map(|s| operand(reference, s, &vec![0; s.len_bytes()])).collect::<Result<Vec<_>>>()?;
+                let outputs =
+                    op.infer(&specs)?.into_iter().map(|s| operand(reference, s, &vec![0; s.len_bytes()])).collect::<Result<Vec<_>>>()?;
                 reference.run(op, &operands, &outputs)?;
                 pollster::block_on(reference.read(&outputs[*i].buffer, outputs[*i].range()))?
             }
@@ -181,7 +190,15 @@ fn elementwise(c: &mut Cases) {
         ] {
             c.grad(Elementwise::Binary(f), vec![uniform(x), b(y)]);
         }
-        for (x, y) in [(&[1025][..], &[1025][..]), (&[1028], &[1028]), (&[33, 65], &[65]), (&[4, 5, 33], &[5, 1]), (&[70_001], &[1]), (&[0, 3], &[1, 3]), (&[1], &[4099])] {
+        for (x, y) in [
+            (&[1025][..], &[1025][..]),
+            (&[1028], &[1028]),
+            (&[33, 65], &[65]),
+            (&[4, 5, 33], &[5, 1]),
+            (&[70_001], &[1]),
+            (&[0, 3], &[1, 3]),
+            (&[1], &[4099]),
+        ] {
             c.add(Elementwise::Binary(f), vec![uniform(x), b(y)]);
         }
     }
@@ -192,7 +209,10 @@ fn elementwise(c: &mut Cases) {
     }
     for (shape, dtype) in [(&[3, 5][..], DType::F32), (&[1027], DType::F32), (&[9], DType::U32), (&[0], DType::F32)] {
         if let Ok(shape) = Shape::new(shape) {
-            c.add(Elementwise::Fill { value: 2.5_f64.floor() + if dtype == DType::F32 { 0.5 } else { 0.0 }, spec: Spec::new(shape, dtype) }, vec![]);
+            c.add(
+                Elementwise::Fill { value: 2.5_f64.floor() + if dtype == DType::F32 { 0.5 } else { 0.0 }, spec: Spec::new(shape, dtype) },
+                vec![],
+            );
         }
     }
 }
@@ -204,7 +224,19 @@ fn matmul(c: &mut Cases) {
         let op = |bias| Matmul { transpose_a, transpose_b, bias };
         c.grad(op(false), vec![a(3, 4), b(4, 5)]);
         c.grad(op(true), vec![a(2, 3), b(3, 4), uniform(&[4])]);
-        for (m, n, k) in [(1, 1, 1), (1, 7, 300), (65, 1, 9), (16, 16, 16), (31, 33, 17), (64, 64, 64), (129, 63, 70), (8, 10, 84), (200, 130, 33), (3, 5, 0), (2, 600, 1000)] {
+        for (m, n, k) in [
+            (1, 1, 1),
+            (1, 7, 300),
+            (65, 1, 9),
+            (16, 16, 16),
+            (31, 33, 17),
+            (64, 64, 64),
+            (129, 63, 70),
+            (8, 10, 84),
+            (200, 130, 33),
+            (3, 5, 0),
+            (2, 600, 1000),
+        ] {
             c.add(op(false), vec![a(m, k), b(k, n)]);
             c.add(op(true), vec![a(m, k), b(k, n), uniform(&[n])]);
         }
@@ -259,7 +291,13 @@ fn conv(c: &mut Cases) {
 }
 
 fn pool(c: &mut Cases) {
-    let windows = |k: [usize; 2], stride: [usize; 2], padding: [usize; 2], dilation: [usize; 2], ceil_mode: bool| Pool2dOptions { kernel_size: k, stride, padding, dilation, ceil_mode };
+    let windows = |k: [usize; 2], stride: [usize; 2], padding: [usize; 2], dilation: [usize; 2], ceil_mode: bool| Pool2dOptions {
+        kernel_size: k,
+        stride,
+        padding,
+        dilation,
+        ceil_mode,
+    };
     let rows = [
         (windows([2, 2], [2, 2], [0, 0], [1, 1], false), [2, 3, 6, 4]),
         (windows([2, 2], [2, 2], [0, 0], [1, 1], true), [1, 2, 5, 7]),
@@ -295,7 +333,15 @@ fn pool(c: &mut Cases) {
 }
 
 fn reduce(c: &mut Cases) {
-    let kinds = [ReduceKind::Sum, ReduceKind::SumSquares, ReduceKind::Mean, ReduceKind::Max, ReduceKind::ArgMax, ReduceKind::Var { correction: 1 }, ReduceKind::Var { correction: 0 }];
+    let kinds = [
+        ReduceKind::Sum,
+        ReduceKind::SumSquares,
+        ReduceKind::Mean,
+        ReduceKind::Max,
+        ReduceKind::ArgMax,
+        ReduceKind::Var { correction: 1 },
+        ReduceKind::Var { correction: 0 },
+    ];
     for kind in kinds {
         let op = |dims: &[usize], keepdim| Reduce { kind, dims: dims.to_vec(), keepdim };
         for (shape, dims) in [(&[3, 4][..], &[1][..]), (&[3, 4], &[0]), (&[2, 3, 2, 2], &[0, 2, 3]), (&[2, 3, 4], &[0, 1, 2])] {
@@ -340,8 +386,15 @@ fn softmax(c: &mut Cases) {
         c.add(Softmax::LogSoftmaxBackward { dim }, vec![y, uniform(shape)]);
     }
     let plain = CrossEntropyOptions::default();
-    for options in [plain, CrossEntropyOptions { label_smoothing: 0.1, ..plain }, CrossEntropyOptions { ignore_index: 1, ..plain }, CrossEntropyOptions { weight: true, label_smoothing: 0.2, ..plain }] {
-        for (shape, small) in [(&[5, 4][..], true), (&[2, 3, 4], true), (&[64, 10], false), (&[300, 1], false), (&[3, 1000], false), (&[2, 7, 5, 9], false)] {
+    for options in [
+        plain,
+        CrossEntropyOptions { label_smoothing: 0.1, ..plain },
+        CrossEntropyOptions { ignore_index: 1, ..plain },
+        CrossEntropyOptions { weight: true, label_smoothing: 0.2, ..plain },
+    ] {
+        for (shape, small) in
+            [(&[5, 4][..], true), (&[2, 3, 4], true), (&[64, 10], false), (&[300, 1], false), (&[3, 1000], false), (&[2, 7, 5, 9], false)]
+        {
             let mut rows = shape.to_vec();
             let classes = rows.remove(1);
             let mut inputs = vec![between(shape, -4.0, 4.0), Data::Below(rows.clone(), classes)];
@@ -361,16 +414,30 @@ fn layout(c: &mut Cases) {
     }
     c.add(Layout::Permute { dims: vec![0, 2, 1] }, vec![uniform(&[3, 65, 130])]);
     c.add(Layout::Permute { dims: vec![7, 6, 5, 4, 3, 2, 1, 0] }, vec![uniform(&[2, 1, 3, 2, 1, 2, 3, 2])]);
-    for (shape, starts, steps, sizes) in [(&[5][..], &[1][..], &[2][..], &[2][..]), (&[3, 4], &[0, 1], &[1, 1], &[2, 2]), (&[3, 9, 33], &[1, 0, 2], &[1, 3, 2], &[2, 3, 15]), (&[4, 4], &[1, 1], &[1, 1], &[0, 2])] {
+    for (shape, starts, steps, sizes) in [
+        (&[5][..], &[1][..], &[2][..], &[2][..]),
+        (&[3, 4], &[0, 1], &[1, 1], &[2, 2]),
+        (&[3, 9, 33], &[1, 0, 2], &[1, 3, 2], &[2, 3, 15]),
+        (&[4, 4], &[1, 1], &[1, 1], &[0, 2]),
+    ] {
         let (starts, steps, sizes) = (starts.to_vec(), steps.to_vec(), sizes.to_vec());
         c.grad(Layout::Slice { starts: starts.clone(), steps: steps.clone(), sizes: sizes.clone() }, vec![uniform(shape)]);
         if let Ok(shape) = Shape::new(shape) {
             c.add(Layout::SliceBackward { starts, steps, shape }, vec![uniform(&sizes)]);
         }
     }
-    for (shape, before, after) in [(&[3][..], &[1][..], &[2][..]), (&[2, 3], &[0, 1], &[1, 0]), (&[2, 3, 30, 31], &[0, 0, 2, 1], &[0, 0, 1, 2]), (&[0, 2], &[1, 1], &[0, 1])] {
+    for (shape, before, after) in [
+        (&[3][..], &[1][..], &[2][..]),
+        (&[2, 3], &[0, 1], &[1, 0]),
+        (&[2, 3, 30, 31], &[0, 0, 2, 1], &[0, 0, 1, 2]),
+        (&[0, 2], &[1, 1], &[0, 1]),
+    ] {
         let small = shape.len() < 3;
-        c.0.push(Case { op: Layout::Pad { before: before.to_vec(), after: after.to_vec(), value: 0.5 }.into(), inputs: vec![uniform(shape)], differentiable: small });
+        c.0.push(Case {
+            op: Layout::Pad { before: before.to_vec(), after: after.to_vec(), value: 0.5 }.into(),
+            inputs: vec![uniform(shape)],
+            differentiable: small,
+        });
     }
     c.grad(Layout::Concat { dim: 1 }, vec![uniform(&[2, 1, 3]), uniform(&[2, 2, 3]), uniform(&[2, 0, 3])]);
     c.grad(Layout::Concat { dim: 0 }, vec![uniform(&[1, 3]), uniform(&[2, 3])]);
@@ -381,7 +448,9 @@ fn layout(c: &mut Cases) {
             c.0.push(Case { op: Layout::Expand { shape }.into(), inputs: vec![uniform(from)], differentiable: to.len() < 4 && to[0] != 4 });
         }
     }
-    for (shape, dim, n) in [(&[5, 4][..], 0, 7), (&[2, 4, 3], 1, 3), (&[3, 6], 1, 4), (&[100, 33], 0, 300), (&[1000], 0, 5), (&[4, 3], 0, 0)] {
+    for (shape, dim, n) in
+        [(&[5, 4][..], 0, 7), (&[2, 4, 3], 1, 3), (&[3, 6], 1, 4), (&[100, 33], 0, 300), (&[1000], 0, 5), (&[4, 3], 0, 0)]
+    {
         let index = Data::Below(vec![n], shape[dim]);
         let small = shape.iter().product::<usize>() < 100 && n > 0;
         c.0.push(Case { op: Layout::IndexSelect { dim }.into(), inputs: vec![uniform(shape), index.clone()], differentiable: small });
@@ -404,7 +473,16 @@ fn random(c: &mut Cases) {
 }
 
 fn norm(c: &mut Cases) {
-    for (x, small) in [(&[4, 3][..], true), (&[2, 3, 2, 2], true), (&[3, 2, 4], true), (&[6, 17, 5, 5], false), (&[1, 3, 33, 31], false), (&[64, 16, 8, 8], false), (&[300, 5], false), (&[40, 3, 28, 28], false)] {
+    for (x, small) in [
+        (&[4, 3][..], true),
+        (&[2, 3, 2, 2], true),
+        (&[3, 2, 4], true),
+        (&[6, 17, 5, 5], false),
+        (&[1, 3, 33, 31], false),
+        (&[64, 16, 8, 8], false),
+        (&[300, 5], false),
+        (&[40, 3, 28, 28], false),
+    ] {
         let ch = x[1];
         let (weight, bias) = (between(&[ch], 0.5, 1.5), uniform(&[ch]));
         let running = [uniform(&[ch]), between(&[ch], 0.5, 1.5)];
@@ -432,10 +510,17 @@ fn optimizer(c: &mut Cases) {
             c.add(Optimizer::Sgd(step), vec![x(), x(), scale()]);
         }
         let momentum = SgdStep { momentum: 0.9, weight_decay: 0.05, ..sgd };
-        for step in [momentum, SgdStep { dampening: 0.3, ..momentum }, SgdStep { nesterov: true, ..momentum }, SgdStep { first: true, ..momentum }] {
+        for step in
+            [momentum, SgdStep { dampening: 0.3, ..momentum }, SgdStep { nesterov: true, ..momentum }, SgdStep { first: true, ..momentum }]
+        {
             c.add(Optimizer::Sgd(step), vec![x(), x(), scale(), x()]);
         }
-        for step in [adam, AdamStep { weight_decay: 0.1, step: 1, ..adam }, AdamStep { weight_decay: 0.1, decoupled: true, step: 1000, ..adam }, AdamStep { maximize: true, ..adam }] {
+        for step in [
+            adam,
+            AdamStep { weight_decay: 0.1, step: 1, ..adam },
+            AdamStep { weight_decay: 0.1, decoupled: true, step: 1000, ..adam },
+            AdamStep { maximize: true, ..adam },
+        ] {
             c.add(Optimizer::Adam(step), vec![x(), x(), scale(), x(), between(&[n], 0.01, 1.0)]);
         }
     }

@@ -53,7 +53,8 @@ pub fn run_case(case: &Case, reference: &Cpu, device: &dyn Backend) -> Result<Ou
         let tail = got.range().end..got.range().end + SENTINEL.0;
         let tail = pollster::block_on(device.read(&got.buffer, tail))?;
         if tail.iter().any(|&b| b != SENTINEL.1) {
-            outcome = Outcome { error: f64::NAN, tolerance: 0.0, failure: Some(format!("result {i}: bytes behind the output were overwritten")) };
+            outcome =
+                Outcome { error: f64::NAN, tolerance: 0.0, failure: Some(format!("result {i}: bytes behind the output were overwritten")) };
             return Ok(outcome);
         }
         let (got, want) = (values(device, got)?, values(reference, want)?);

@@ -47,7 +47,10 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     if !json {
         note(format!("device  {line}"));
         note(format!("data    {}: {}", config.data, sizes(&data)));
-        note(format!("model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}", config.model, config.optimizer, config.lr, config.schedule, config.batch_size));
+        note(format!(
+            "model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}",
+            config.model, config.optimizer, config.lr, config.schedule, config.batch_size
+        ));
         note(format!("run     {}", run.path().display()));
     }
     let interrupt = Arc::new(AtomicBool::new(false));
@@ -95,7 +98,9 @@ fn summarize(outcome: &Outcome, config: &Config, run: &Run) {
     let images = |s: &Scores| s.confusion_matrix.iter().flatten().sum::<u64>();
     match (&outcome.test, &outcome.val) {
         (Some(test), _) => say(format!("test accuracy {} on {} images never used before", percent(test), images(test))),
-        (None, Some(val)) => say(format!("validation accuracy {} on {} images (this data set has no test part)", percent(val), images(val))),
+        (None, Some(val)) => {
+            say(format!("validation accuracy {} on {} images (this data set has no test part)", percent(val), images(val)))
+        }
         (None, None) => say("no images were held back: there is no accuracy to report".to_owned()),
     }
     if let Some(val) = &outcome.val {
@@ -256,7 +261,9 @@ pub fn devices(args: &DevicesArgs) -> Result<ExitCode> {
         for a in adapters {
             let device = format!("gpu:{}", a.index);
             if args.json {
-                say(json!({ "device": device, "name": a.name, "api": a.api, "driver": a.driver, "kind": a.kind, "software": a.software, "features": a.features }));
+                say(
+                    json!({ "device": device, "name": a.name, "api": a.api, "driver": a.driver, "kind": a.kind, "software": a.software, "features": a.features }),
+                );
             } else {
                 let software = if a.software { ", software: only with --device gpu" } else { "" };
                 say(format!("{device:6}  {} ({}, {}{software}); {}", a.name, a.api, a.driver, a.features.join(", ")));
@@ -298,7 +305,9 @@ pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
     let layers = layers.lock().unwrap_or_else(PoisonError::into_inner).clone();
     // Containers are rows too; what they hold has been shown.
     let leaves: Vec<&Layer> = layers.iter().filter(|l| !layers.iter().any(|o| o.0.starts_with(&format!("{}.", l.0)))).collect();
-    let own = |path: &str| parameters.iter().filter(|(n, _)| n.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))).map(|p| p.1).sum::<usize>();
+    let own = |path: &str| {
+        parameters.iter().filter(|(n, _)| n.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))).map(|p| p.1).sum::<usize>()
+    };
     let activations: usize = leaves.iter().map(|l| 4 * l.3).sum();
     if args.json {
         let mut last = before;
@@ -306,7 +315,9 @@ pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
             say(json!({ "event": "layer", "layer": path, "kind": kind, "output": shape, "parameters": own(path), "flops": at - last }));
             last = *at;
         }
-        say(json!({ "event": "summary", "parameters": total, "flops": total_flops, "activation_bytes": activations, "output": y.shape().to_string() }));
+        say(
+            json!({ "event": "summary", "parameters": total, "flops": total_flops, "activation_bytes": activations, "output": y.shape().to_string() }),
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let (a, b, d) = leaves.iter().fold((5, 4, 6), |(a, b, d), l| (a.max(l.0.len()), b.max(l.1.len()), d.max(l.2.len())));

@@ -60,16 +60,16 @@ struct TrainArgs {
     /// cnn, mlp, lenet5 or resnet8 [default: cnn]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// Passes over the training data [default: by its size, 3 to 40]
+    /// Passes over the training data [default: by its size, 3 to 60]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     epochs: Option<u64>,
     /// Stop after this many steps
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_steps: Option<u64>,
-    /// Samples a step [default: 64]
+    /// Samples a step [default: 64, small sets 32]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     batch_size: Option<usize>,
-    /// Learning rate, the largest of the schedule [default: 0.003, sgd 0.05]
+    /// Learning rate, the largest of the schedule [default: 0.003, small sets 0.005, sgd 0.05]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lr: Option<f64>,
     /// sgd (momentum 0.9), adam or adamw [default: adamw]

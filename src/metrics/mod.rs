@@ -52,7 +52,10 @@ impl Predictions {
 
     /// The predicted class of each sample.
     pub fn classes_predicted(&self) -> Vec<usize> {
-        self.probabilities.chunks_exact(self.classes.max(1)).map(|row| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })).collect()
+        self.probabilities
+            .chunks_exact(self.classes.max(1))
+            .map(|row| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best }))
+            .collect()
     }
 
     /// All scores; of no samples, zeros.
@@ -84,7 +87,8 @@ impl Predictions {
     fn auc(&self) -> Option<f64> {
         let mut total = 0.0;
         for c in 0..self.classes {
-            let mut scored: Vec<(f64, bool)> = self.targets.iter().enumerate().map(|(i, &t)| (self.probabilities[i * self.classes + c], t == c)).collect();
+            let mut scored: Vec<(f64, bool)> =
+                self.targets.iter().enumerate().map(|(i, &t)| (self.probabilities[i * self.classes + c], t == c)).collect();
             scored.sort_by(|a, b| a.0.total_cmp(&b.0));
             let positives = scored.iter().filter(|s| s.1).count() as f64;
             let negatives = scored.len() as f64 - positives;

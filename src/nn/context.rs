@@ -124,7 +124,9 @@ mod tests {
     #[test]
     fn streams_are_keyed_by_seed_step_micro_step_path_and_use() {
         let draw = |mut ctx: Context, path: &str, uses: usize| {
-            (0..uses).map(|_| ctx.scope(path, |ctx| Ok(ctx.stream())).unwrap()).next_back().unwrap()
+            // Drawn one after the other: `last` of a range would skip all but one.
+            let streams: Vec<Stream> = (0..uses).map(|_| ctx.scope(path, |ctx| Ok(ctx.stream())).unwrap()).collect();
+            streams[uses - 1]
         };
         let streams = [
             draw(Context::train(1, 2), "a", 1),

@@ -28,7 +28,7 @@ impl Conv2d {
         bias: bool,
     ) -> Result<Self> {
         let groups = options.groups;
-        if groups == 0 || in_channels % groups != 0 || out_channels % groups != 0 {
+        if groups == 0 || !in_channels.is_multiple_of(groups) || !out_channels.is_multiple_of(groups) {
             return Err(Error::Shape(format!(
                 "Conv2d: groups = {groups} must divide in_channels = {in_channels} and out_channels = {out_channels}"
             )));

@@ -68,7 +68,11 @@ impl Layout {
     pub(super) fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         let rank = |x: &Spec, n: usize| -> Result<()> {
             if <[usize]>::len(&x.shape) != n {
-                return Err(Error::Shape(format!("{self:?} has {n} entries but the input {} has rank {}", x.shape, <[usize]>::len(&x.shape))));
+                return Err(Error::Shape(format!(
+                    "{self:?} has {n} entries but the input {} has rank {}",
+                    x.shape,
+                    <[usize]>::len(&x.shape)
+                )));
             }
             Ok(())
         };
@@ -103,7 +107,8 @@ impl Layout {
                 let [x] = arity(self, inputs)?;
                 rank(&x, before.len())?;
                 rank(&x, after.len())?;
-                let dims: Vec<usize> = x.shape.iter().zip(before.iter().zip(after)).map(|(d, (b, a))| d.saturating_add(*b).saturating_add(*a)).collect();
+                let dims: Vec<usize> =
+                    x.shape.iter().zip(before.iter().zip(after)).map(|(d, (b, a))| d.saturating_add(*b).saturating_add(*a)).collect();
                 (Shape::new(&dims)?, x.dtype)
             }
             Layout::Concat { dim } => {
@@ -164,7 +169,10 @@ fn check_slice(starts: &[usize], steps: &[usize], sizes: &[usize], full: &Shape)
     for d in 0..starts.len() {
         let last = sizes[d].checked_sub(1).map(|n| n.saturating_mul(steps[d]).saturating_add(starts[d]));
         if steps[d] == 0 || last.is_some_and(|last| last >= full[d]) {
-            return Err(Error::Shape(format!("slice: start {}, step {}, size {} leave dimension {d} of {full}", starts[d], steps[d], sizes[d])));
+            return Err(Error::Shape(format!(
+                "slice: start {}, step {}, size {} leave dimension {d} of {full}",
+                starts[d], steps[d], sizes[d]
+            )));
         }
     }
     Ok(())

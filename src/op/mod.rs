@@ -162,8 +162,7 @@ impl Op {
 
 /// Exactly `N` operands.
 fn arity<const N: usize>(op: &impl std::fmt::Debug, inputs: &[Spec]) -> Result<[Spec; N]> {
-    <[Spec; N]>::try_from(inputs)
-        .map_err(|_| Error::Shape(format!("{op:?} takes {N} operands, got {}", inputs.len())))
+    <[Spec; N]>::try_from(inputs).map_err(|_| Error::Shape(format!("{op:?} takes {N} operands, got {}", inputs.len())))
 }
 
 /// Operands are floats of one type. An integer operand among them is named.

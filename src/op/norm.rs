@@ -49,7 +49,10 @@ impl Norm {
         let skip = if let Norm::BatchNormBackward { .. } = self { 2 } else { 1 };
         for stat in &inputs[skip..] {
             if stat.shape != channels.shape {
-                return Err(Error::Shape(format!("batch_norm: input {} has {} channels but a statistic or weight is {}", x.shape, x.shape[1], stat.shape)));
+                return Err(Error::Shape(format!(
+                    "batch_norm: input {} has {} channels but a statistic or weight is {}",
+                    x.shape, x.shape[1], stat.shape
+                )));
             }
         }
         match self {

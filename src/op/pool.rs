@@ -30,7 +30,7 @@ impl Pool2dOptions {
     /// The output shape for `[N, C, H, W]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the window does not fit, or padding exceeds half the window.
+    /// [`Error::Shape`] when the window does not fit, padding exceeds half the window, or some window holds nothing but padding.
     pub fn output_shape(&self, x: &Shape) -> Result<Shape> {
         let [n, c, h, w] = x.nchw("pool2d")?;
         let mut out = [0; 2];
@@ -53,6 +53,13 @@ impl Pool2dOptions {
             } else {
                 span / s + 1
             };
+            // Taps farther apart than the image is wide can step over all of it.
+            let empty = |i: usize| (0..k).all(|tap| !(p..p + size).contains(&(i * s + tap * d)));
+            if d > size && (0..out[axis]).any(empty) {
+                return Err(Error::Shape(format!(
+                    "pool2d: a window of {k} taps with dilation {d} and padding {p} holds no pixel of the input {x}; use a smaller dilation"
+                )));
+            }
         }
         Shape::new(&[n, c, out[0], out[1]])
     }
@@ -84,7 +91,7 @@ impl AvgPool2dOptions {
 pub enum Pool {
     /// `x [N, C, H, W] -> (y [N, C, oH, oW], index u32)`: the largest value and its index `h W + w`; a tie goes to the first.
     Max(Pool2dOptions),
-    /// `(dy, index) -> dx [N, C, height, width]`.
+    /// `(dy, index) -> dx [N, C, height, width]`. An index outside the plane adds nothing.
     MaxBackward {
         /// As in the forward pass.
         options: Pool2dOptions,
@@ -166,5 +173,22 @@ impl Pool {
                 Ok(vec![image(&dy, input_size)?])
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_that_steps_over_the_whole_image_is_refused() {
+        let options = Pool2dOptions { kernel_size: [2, 1], stride: [1, 1], padding: [1, 0], dilation: [2, 1], ceil_mode: false };
+        let shape = |h| options.output_shape(&Shape::new(&[1, 1, h, 1]).unwrap());
+        let error = shape(1).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "pool2d: a window of 2 taps with dilation 2 and padding 1 holds no pixel of the input [1, 1, 1, 1]; use a smaller dilation"
+        );
+        assert_eq!(shape(2).unwrap()[..], [1, 1, 2, 1]);
     }
 }

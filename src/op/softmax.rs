@@ -95,10 +95,7 @@ impl Softmax {
                 let classes = dims.remove(1);
                 let rows = Shape::new(&dims)?;
                 if target.shape != rows {
-                    return Err(Error::Shape(format!(
-                        "cross_entropy: logits {} need targets {rows}, got {}",
-                        logits.shape, target.shape
-                    )));
+                    return Err(Error::Shape(format!("cross_entropy: logits {} need targets {rows}, got {}", logits.shape, target.shape)));
                 }
                 if options.weight {
                     same(self, &inputs[2].shape, &Shape::new(&[classes])?)?;

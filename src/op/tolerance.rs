@@ -37,9 +37,7 @@ impl Op {
             LAMBDA * U * root * size.output.max(root * term)
         };
         match self {
-            Op::Layout(super::Layout::IndexAdd { .. }) => {
-                summed(inputs[1].shape.len(), input(0))
-            }
+            Op::Layout(super::Layout::IndexAdd { .. }) => summed(inputs[1].shape.len(), input(0)),
             Op::Layout(_) | Op::Elementwise(Elementwise::Fill { .. }) => 0.0,
             Op::Random(super::Random::Normal { std, .. }) => {
                 // log, square root and sine: sin and cos are within 2^-22 absolute, radius at most sqrt(2 * 24 ln 2) = 5.8.
@@ -96,9 +94,7 @@ impl Op {
                 match op {
                     // log-sum-exp: relative error of the sum becomes absolute; the difference x - lse rounds at the size of x.
                     Softmax::LogSoftmax { .. } => rounded(8.0) + sums + 8.0 * U * (1.0 + input(0)),
-                    Softmax::LogSoftmaxBackward { .. } => {
-                        rounded(16.0) + summed(classes, input(1)) + 8.0 * U * classes as f64 * input(1)
-                    }
+                    Softmax::LogSoftmaxBackward { .. } => rounded(16.0) + summed(classes, input(1)) + 8.0 * U * classes as f64 * input(1),
                     Softmax::CrossEntropy(_) => {
                         let weight = if inputs.len() > 2 { input(2).max(1.0) } else { 1.0 };
                         weight * (rounded(8.0) + sums + 8.0 * U * (1.0 + input(0)))
@@ -121,9 +117,7 @@ impl Op {
                     }
                     Norm::BatchNorm { .. } => (sums + 16.0 * U) * size.output + 8.0 * U * input(0),
                     Norm::BatchNormEval { .. } => rounded(16.0) + 16.0 * U * (input(2) + input(3) * input(1)),
-                    Norm::BatchNormBackward { .. } if output == 0 => {
-                        (sums + 32.0 * U) * (size.output + input(1) * input(2) * input(4))
-                    }
+                    Norm::BatchNormBackward { .. } if output == 0 => (sums + 32.0 * U) * (size.output + input(1) * input(2) * input(4)),
                     // Sums of n terms dy and dy xhat, with |xhat| at most about 6 in the cases of interest.
                     Norm::BatchNormBackward { .. } => summed(n, 6.0 * input(1)) + rounded(16.0),
                 }

@@ -135,7 +135,7 @@ mod tests {
         for (_, parameter) in &parameters {
             assert!(parameter.data().operand().buffer.same(&chunk.weights.operand().buffer));
         }
-        chunk.weights.write(&[0., 1., 2., 3., 4., 5., 6., 7., 8., 9.]).unwrap();
+        chunk.weights.write(&[0.0f32, 1., 2., 3., 4., 5., 6., 7., 8., 9.]).unwrap();
         assert_eq!(parameters[1].1.data().to_vec_blocking::<f32>().unwrap(), [4., 5., 6., 7.]);
     }
 }

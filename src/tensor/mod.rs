@@ -126,7 +126,12 @@ impl Tensor {
             return Err(Error::Shape(format!("{} needs an operand", op.name())));
         };
         if let Some(other) = inputs.iter().find(|t| !t.device.same(&first.device)) {
-            return Err(Error::Device(format!("{}: operands are on {} and {}; move one with Tensor::to", op.name(), first.device.name(), other.device.name())));
+            return Err(Error::Device(format!(
+                "{}: operands are on {} and {}; move one with Tensor::to",
+                op.name(),
+                first.device.name(),
+                other.device.name()
+            )));
         }
         let specs: Vec<Spec> = inputs.iter().map(|t| t.spec()).collect();
         let mut outputs = op.infer(&specs)?.into_iter().map(|spec| Self::empty(&first.device, spec)).collect::<Result<Vec<_>>>()?;
@@ -177,7 +182,12 @@ impl Tensor {
     /// The same data under another shape of as many elements; `-1` is not special here.
     pub(crate) fn view(&self, shape: Shape) -> Result<Tensor> {
         if shape.len() != self.shape().len() {
-            return Err(Error::Shape(format!("reshape: {} has {} elements, {shape} has {}", self.shape(), self.shape().len(), shape.len())));
+            return Err(Error::Shape(format!(
+                "reshape: {} has {} elements, {shape} has {}",
+                self.shape(),
+                self.shape().len(),
+                shape.len()
+            )));
         }
         let mut view = self.clone();
         view.operand.spec.shape = shape;

@@ -136,21 +136,28 @@ impl Settings {
         take(&mut self.checkpoint_every, over.checkpoint_every);
     }
 
-    /// Completes the settings for a data set. Small sets get more epochs: about 60,000 samples are seen, in 3 to 40 epochs.
+    /// Completes the settings for a data set. Small sets get more epochs (about 80,000 samples are seen, in 3 to 60 epochs),
+    /// smaller batches and a higher learning rate: on the digits, with the last writers of the training part held back, batches of 32 at 0.005 for 60
+    /// epochs reached 99.46 % (six seeds, lowest 99.41), batches of 64 at 0.003 for 40 epochs 99.06 % (98.52).
     ///
     /// # Errors
     /// [`Error::Config`] naming the flag that is out of range.
     pub fn resolve(self, data: &Dataset) -> Result<Config> {
         let bad = |flag: &str, got: &dyn std::fmt::Display, want: &str| Err(Error::Config(format!("--{flag} {got}: {want}")));
         let samples = data.train.len().max(1);
+        let small = samples < 10_000;
         let optimizer = self.optimizer.unwrap_or_else(|| "adamw".into());
         let config = Config {
             data: data.name.clone(),
             model: self.model.unwrap_or_else(|| models::NAMES[0].into()),
-            epochs: self.epochs.unwrap_or_else(|| 60_000_usize.div_ceil(samples).clamp(3, 40) as u64),
+            epochs: self.epochs.unwrap_or_else(|| 80_000_usize.div_ceil(samples).clamp(3, 60) as u64),
             max_steps: self.max_steps.unwrap_or(0),
-            batch_size: self.batch_size.unwrap_or(64),
-            lr: self.lr.unwrap_or(if optimizer == "sgd" { 0.05 } else { 0.003 }),
+            batch_size: self.batch_size.unwrap_or(if small { 32 } else { 64 }),
+            lr: self.lr.unwrap_or(match (optimizer.as_str(), small) {
+                ("sgd", _) => 0.05,
+                (_, true) => 0.005,
+                (_, false) => 0.003,
+            }),
             optimizer,
             schedule: self.schedule.unwrap_or_else(|| "one-cycle".into()),
             clip_grad_norm: self.clip_grad_norm.unwrap_or(0.0),
@@ -191,7 +198,8 @@ impl Config {
     /// [`Error::Data`] when the folder is no run or the file is corrupt.
     pub fn read(run: &Path) -> Result<Self> {
         let path = run.join("config.toml");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::data(run, format!("this is no run folder: its config.toml cannot be read ({e})")))?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| Error::data(run, format!("this is no run folder: its config.toml cannot be read ({e})")))?;
         toml::from_str(&text).map_err(|e| Error::data(&path, format!("this configuration is corrupt: {}", e.to_string().trim())))
     }
 
@@ -231,7 +239,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.toml"), config.to_toml().unwrap()).unwrap();
         assert_eq!(Config::read(folder.path()).unwrap(), config);
-        for (flag, bad) in [("batch-size", "batch-size=0"), ("lr", "lr=nan"), ("epochs", "epochs=0"), ("augment", "augment=wild"), ("optimizer", "optimizer=sgdd")] {
+        for (flag, bad) in [
+            ("batch-size", "batch-size=0"),
+            ("lr", "lr=nan"),
+            ("epochs", "epochs=0"),
+            ("augment", "augment=wild"),
+            ("optimizer", "optimizer=sgdd"),
+        ] {
             let mut s = Settings::default();
             s.set(bad).unwrap();
             assert!(s.resolve(&data).unwrap_err().to_string().contains(flag), "{bad}");

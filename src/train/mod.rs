@@ -88,7 +88,14 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Errors of the device; [`Error::Shape`] when the images do not fit the module.
-pub fn evaluate(module: &dyn Module, data: &Dataset, part: &Arc<Part>, device: &Device, batch_size: usize, workers: usize) -> Result<Scores> {
+pub fn evaluate(
+    module: &dyn Module,
+    data: &Dataset,
+    part: &Arc<Part>,
+    device: &Device,
+    batch_size: usize,
+    workers: usize,
+) -> Result<Scores> {
     let _guard = no_grad();
     let mut predictions = Predictions::new(data.classes.len());
     for batch in Loader::new(data, part, LoaderOptions { batch_size, workers, ..Default::default() })? {
@@ -115,7 +122,20 @@ pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) 
     if config.max_steps > 0 {
         total = total.min(config.max_steps);
     }
-    let trainer = Trainer { run, config, data, module, optimizer, schedule, state, total, pending: Vec::new(), lines: Vec::new(), started: Instant::now(), images: 0 };
+    let trainer = Trainer {
+        run,
+        config,
+        data,
+        module,
+        optimizer,
+        schedule,
+        state,
+        total,
+        pending: Vec::new(),
+        lines: Vec::new(),
+        started: Instant::now(),
+        images: 0,
+    };
     trainer.run(options)
 }
 
@@ -257,7 +277,18 @@ impl Trainer<'_> {
 
     fn event(&self, event: &'static str, epoch: u64, step: u64) -> Event {
         let images_per_s = Some(self.images as f64 / self.started.elapsed().as_secs_f64().max(1e-9));
-        Event { event, epoch: epoch + 1, step, train_loss: None, val_loss: None, val_accuracy: None, test_accuracy: None, images_per_s, run: None, report: None }
+        Event {
+            event,
+            epoch: epoch + 1,
+            step,
+            train_loss: None,
+            val_loss: None,
+            val_accuracy: None,
+            test_accuracy: None,
+            images_per_s,
+            run: None,
+            report: None,
+        }
     }
 
     fn emit(&mut self, event: Event, options: &mut Options) {

@@ -175,7 +175,8 @@ impl Run {
             // Best effort: half a checkpoint is of no use to anybody.
             let _ = fs::remove_dir_all(&temporary);
         })?;
-        let mut all: Vec<PathBuf> = fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))?.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
+        let mut all: Vec<PathBuf> =
+            fs::read_dir(&folder).map_err(|e| Error::io(&folder, e))?.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
         all.sort();
         for old in &all[..all.len().saturating_sub(KEPT)] {
             fs::remove_dir_all(old).map_err(|e| Error::io(old, e))?;
@@ -194,7 +195,8 @@ impl Run {
             let name = fs::read_to_string(&last).map_err(|e| Error::data(&last, e.to_string()))?;
             let at = folder.join(name.trim());
             let path = at.join("state.json");
-            let text = fs::read_to_string(&path).map_err(|e| Error::data(&path, format!("the checkpoint named in {} cannot be read: {e}", last.display())))?;
+            let text = fs::read_to_string(&path)
+                .map_err(|e| Error::data(&path, format!("the checkpoint named in {} cannot be read: {e}", last.display())))?;
             let state: State = serde_json::from_str(&text).map_err(|e| Error::data(&path, format!("this checkpoint is corrupt: {e}")))?;
             safetensors::load_into(module, at.join("model.safetensors"))?;
             optimizer.load_state(state.step, &safetensors::load(at.join("optimizer.safetensors"))?)?;

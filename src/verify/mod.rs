@@ -86,7 +86,11 @@ fn unknown(name: &str, all: &[(Case, String)]) -> Error {
     let names: Vec<&str> = ops.union(&families).copied().collect();
     let hint = nearest(name, &names).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near}?"));
     let list = |names: &BTreeSet<&str>| names.iter().copied().collect::<Vec<_>>().join(", ");
-    Error::Config(format!("verify: there is no operation or family '{name}'{hint} Families: {}. Operations: {}", list(&families), list(&ops)))
+    Error::Config(format!(
+        "verify: there is no operation or family '{name}'{hint} Families: {}. Operations: {}",
+        list(&families),
+        list(&ops)
+    ))
 }
 
 #[cfg(test)]
@@ -124,7 +128,10 @@ mod tests {
         let device = Device::cpu(1).unwrap();
         let error = cases(&device, &["conv2".into()], false, &mut |_| {}).unwrap_err();
         let text = error.to_string();
-        assert!(matches!(error, Error::Config(_)) && text.contains("'conv2'; did you mean conv") && text.contains("batch_norm_eval"), "{text}");
+        assert!(
+            matches!(error, Error::Config(_)) && text.contains("'conv2'; did you mean conv") && text.contains("batch_norm_eval"),
+            "{text}"
+        );
     }
 
     #[test]

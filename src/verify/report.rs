@@ -64,6 +64,11 @@ pub(super) fn share(error: f64, tolerance: f64) -> f64 {
     if error == 0.0 { 0.0 } else { error / tolerance }
 }
 
+/// Whether a share is worse than another; NaN is worse than any number.
+pub(super) fn is_worse(share: f64, than: f64) -> bool {
+    !than.is_nan() && (share.is_nan() || share > than)
+}
+
 /// The verdict of a case that ended with an error.
 pub(super) fn verdict_of(error: &Error) -> (Verdict, Option<String>) {
     let verdict = if let Error::Unsupported { .. } = error { Verdict::Unsupported } else { Verdict::Fail };
@@ -131,8 +136,7 @@ impl Summary {
             Verdict::Unsupported => (self.unsupported, group.unsupported) = (self.unsupported + 1, group.unsupported + 1),
         }
         if let (Some(error), Some(tolerance), Some(share)) = (row.error, row.tolerance, row.share()) {
-            // `!(<=)`: NaN is worse than any number, and stays.
-            if group.worst.is_none_or(|(.., worst)| !worst.is_nan() && !(share <= worst)) {
+            if group.worst.is_none_or(|(.., worst)| is_worse(share, worst)) {
                 group.worst = Some((error, tolerance, share));
             }
         }
@@ -221,7 +225,7 @@ mod tests {
             summary.count(&row);
         }
         let expected = "operation  variant   dtype  cases  worst error  tolerance  share  verdict\n\
-                        conv2d     f32 base  f32        4       5.00e-1     2.00e0  25.0%  pass (1 unsupported)\n\
+                        conv2d     f32 base  f32        4      5.00e-1     2.00e0  25.0%  pass (1 unsupported)\n\
                         3 passed, 0 failed, 1 unsupported\n";
         assert_eq!(summary.table(), expected);
         summary.count(&row(Verdict::Fail, Some(f64::NAN), Some(1.0)));

@@ -17,6 +17,7 @@ pub fn gpu(options: GpuOptions) -> Option<Gpu> {
 }
 
 /// Elements of the largest operand or result of a case.
+#[allow(dead_code, reason = "each test binary compiles this module and not all need it")]
 pub fn elements(case: &Case) -> usize {
     let inputs: Vec<_> = case.inputs.iter().map(Data::spec).collect::<Result<_, _>>().unwrap();
     let outputs = case.op.infer(&inputs).unwrap();

@@ -43,7 +43,13 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, fast: bool) -> Result<()>
             let sizes = Sizes::new(&specs[0].shape, &specs[1].shape, &out, options);
             let bias: Option<&[T]> = if bias { Some(bytemuck::cast_slice(args.ins[2])) } else { None };
             if fast {
-                fast_forward(&sizes, bytemuck::cast_slice(a), bytemuck::cast_slice(b), bias.map(bytemuck::cast_slice), bytemuck::cast_slice_mut(y));
+                fast_forward(
+                    &sizes,
+                    bytemuck::cast_slice(a),
+                    bytemuck::cast_slice(b),
+                    bias.map(bytemuck::cast_slice),
+                    bytemuck::cast_slice_mut(y),
+                );
                 return Ok(());
             }
             let mut sums = vec![0.0; y.len()];
@@ -177,7 +183,15 @@ fn fast_forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &
                     y.chunks_exact_mut(pixels).zip(&bias[g * kg..]).for_each(|(plane, &b)| plane.fill(b));
                 }
                 let w = &weight[g * kg * rows..(g + 1) * kg * rows];
-                serial_gemm([kg, pixels, rows], w, Strides { row: rows, col: 1 }, columns, Strides { row: pixels, col: 1 }, y, bias.is_some());
+                serial_gemm(
+                    [kg, pixels, rows],
+                    w,
+                    Strides { row: rows, col: 1 },
+                    columns,
+                    Strides { row: pixels, col: 1 },
+                    y,
+                    bias.is_some(),
+                );
             }
         },
     );
@@ -227,7 +241,15 @@ fn fast_backward_weight(s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) {
                     im2col(s, &x[g * cg * s.h * s.w..(g + 1) * cg * s.h * s.w], &mut columns);
                     let dy = &dy[g * kg * pixels..(g + 1) * kg * pixels];
                     let sum = &mut sum[g * kg * rows..(g + 1) * kg * rows];
-                    serial_gemm([kg, rows, pixels], dy, Strides { row: pixels, col: 1 }, &columns, Strides { row: 1, col: pixels }, sum, true);
+                    serial_gemm(
+                        [kg, rows, pixels],
+                        dy,
+                        Strides { row: pixels, col: 1 },
+                        &columns,
+                        Strides { row: 1, col: pixels },
+                        sum,
+                        true,
+                    );
                 }
             }
             sum

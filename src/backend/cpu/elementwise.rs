@@ -65,8 +65,20 @@ fn unary(f: Unary, x: f64) -> f64 {
         Unary::Abs => x.abs(),
         Unary::Reciprocal => 1.0 / x,
         // Not `max`, which would turn NaN into 0.
-        Unary::Relu => if x <= 0.0 { 0.0 } else { x },
-        Unary::LeakyRelu { negative_slope } => if x > 0.0 { x } else { negative_slope * x },
+        Unary::Relu => {
+            if x <= 0.0 {
+                0.0
+            } else {
+                x
+            }
+        }
+        Unary::LeakyRelu { negative_slope } => {
+            if x > 0.0 {
+                x
+            } else {
+                negative_slope * x
+            }
+        }
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Unary::Tanh => x.tanh(),
         Unary::Affine { scale, shift } => scale * x + shift,
@@ -81,10 +93,30 @@ fn derivative(f: Unary, s: f64, dy: f64) -> f64 {
         Unary::Log => dy / s,
         Unary::Sqrt => dy / (2.0 * s),
         Unary::Square => 2.0 * s * dy,
-        Unary::Abs => if s > 0.0 { dy } else if s < 0.0 { -dy } else { 0.0 },
+        Unary::Abs => {
+            if s > 0.0 {
+                dy
+            } else if s < 0.0 {
+                -dy
+            } else {
+                0.0
+            }
+        }
         Unary::Reciprocal => -s * s * dy,
-        Unary::Relu => if s > 0.0 { dy } else { 0.0 },
-        Unary::LeakyRelu { negative_slope } => if s > 0.0 { dy } else { negative_slope * dy },
+        Unary::Relu => {
+            if s > 0.0 {
+                dy
+            } else {
+                0.0
+            }
+        }
+        Unary::LeakyRelu { negative_slope } => {
+            if s > 0.0 {
+                dy
+            } else {
+                negative_slope * dy
+            }
+        }
         Unary::Sigmoid => s * (1.0 - s) * dy,
         Unary::Tanh => (1.0 - s * s) * dy,
         Unary::Affine { scale, .. } => scale * dy,

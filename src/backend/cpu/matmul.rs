@@ -64,7 +64,16 @@ pub(super) fn sgemm(sizes: [usize; 3], a: &[f32], sa: Strides, b: &[f32], sb: St
 
 /// As [`sgemm`], with the threads given.
 #[allow(clippy::too_many_arguments)] // three matrices with their strides
-pub(super) fn sgemm_with(parallelism: gemm::Parallelism, [m, n, k]: [usize; 3], a: &[f32], sa: Strides, b: &[f32], sb: Strides, y: &mut [f32], add: bool) {
+pub(super) fn sgemm_with(
+    parallelism: gemm::Parallelism,
+    [m, n, k]: [usize; 3],
+    a: &[f32],
+    sa: Strides,
+    b: &[f32],
+    sb: Strides,
+    y: &mut [f32],
+    add: bool,
+) {
     assert!(y.len() >= m * n);
     assert!(m == 0 || k == 0 || a.len() > (m - 1) * sa.row + (k - 1) * sa.col);
     assert!(n == 0 || k == 0 || b.len() > (k - 1) * sb.row + (n - 1) * sb.col);

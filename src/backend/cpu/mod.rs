@@ -155,7 +155,9 @@ impl Backend for Cpu {
             }
             None => {
                 let mut words = Vec::new();
-                words.try_reserve_exact(len).map_err(|_| Error::Device(format!("out of memory: cannot allocate {len_bytes} bytes; use a smaller --batch-size")))?;
+                words
+                    .try_reserve_exact(len)
+                    .map_err(|_| Error::Device(format!("out of memory: cannot allocate {len_bytes} bytes; use a smaller --batch-size")))?;
                 words.resize(len, 0);
                 words
             }
@@ -170,7 +172,9 @@ impl Backend for Cpu {
         let mut words = memory.words.write().unwrap_or_else(PoisonError::into_inner);
         let all: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
         let end = offset + bytes.len();
-        let target = all.get_mut(offset..end).ok_or_else(|| Error::Shape(format!("write of {} bytes at {offset} ends behind its buffer", bytes.len())))?;
+        let target = all
+            .get_mut(offset..end)
+            .ok_or_else(|| Error::Shape(format!("write of {} bytes at {offset} ends behind its buffer", bytes.len())))?;
         target.copy_from_slice(bytes);
         Ok(())
     }
@@ -179,7 +183,9 @@ impl Backend for Cpu {
         let result = buffer.memory::<CpuMemory>("cpu").and_then(|memory| {
             let words = memory.words.read().unwrap_or_else(PoisonError::into_inner);
             let all: &[u8] = bytemuck::cast_slice(&words);
-            all.get(range.clone()).map(<[u8]>::to_vec).ok_or_else(|| Error::Shape(format!("read of bytes {range:?} ends behind its buffer")))
+            all.get(range.clone())
+                .map(<[u8]>::to_vec)
+                .ok_or_else(|| Error::Shape(format!("read of bytes {range:?} ends behind its buffer")))
         });
         Box::pin(std::future::ready(result))
     }

@@ -37,7 +37,9 @@ pub(super) fn run<T: Real>(op: &Pool, args: &mut Args) -> Result<()> {
             }
             for (dx, (dy, index)) in dx.chunks_exact_mut(area).zip(a.chunks_exact(windows).zip(index.chunks_exact(windows))) {
                 for (dy, &i) in dy.iter().zip(index) {
-                    dx[i as usize] = T::from_f64(dx[i as usize].to_f64() + dy.to_f64());
+                    if let Some(dx) = dx.get_mut(i as usize) {
+                        *dx = T::from_f64(dx.to_f64() + dy.to_f64());
+                    }
                 }
             }
         }
@@ -114,7 +116,12 @@ fn planes<T: Real>(x: &[T], from: [usize; 2], y: &mut [T], to: [usize; 2], plane
 }
 
 /// Visits the windows of average pooling over `[h, w]`: output index, input indices, divisor.
-fn windows(o: &AvgPool2dOptions, [h, w]: [usize; 2], [oh, ow]: [usize; 2], mut visit: impl FnMut(usize, &mut dyn Iterator<Item = usize>, f64)) {
+fn windows(
+    o: &AvgPool2dOptions,
+    [h, w]: [usize; 2],
+    [oh, ow]: [usize; 2],
+    mut visit: impl FnMut(usize, &mut dyn Iterator<Item = usize>, f64),
+) {
     for i in 0..oh {
         let (top, bottom, rows) = o.extent(0, i, h);
         for j in 0..ow {

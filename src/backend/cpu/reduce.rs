@@ -66,7 +66,11 @@ pub(super) fn run<T: Real>(op: &Reduce, args: &mut Args, fast: bool) -> Result<(
         *y = T::from_f64(reduce(op.kind, n, |j| x[base + offset(j, &plan.reduced)].to_f64()));
     };
     // Outputs are independent; the sum of each is the reference's own loop, so threads cannot change a bit.
-    if fast && super::in_parallel() { y.par_iter_mut().enumerate().for_each(one) } else { y.iter_mut().enumerate().for_each(one) }
+    if fast && super::in_parallel() {
+        y.par_iter_mut().enumerate().for_each(one)
+    } else {
+        y.iter_mut().enumerate().for_each(one)
+    }
     Ok(())
 }
 

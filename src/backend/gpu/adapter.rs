@@ -51,7 +51,9 @@ pub async fn adapters() -> Vec<AdapterInfo> {
 fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
     let info = adapter.get_info();
     let mut features = Vec::new();
-    for (feature, name) in [(wgpu::Features::SUBGROUP, "subgroups"), (wgpu::Features::SHADER_F16, "f16"), (wgpu::Features::TIMESTAMP_QUERY, "timestamps")] {
+    for (feature, name) in
+        [(wgpu::Features::SUBGROUP, "subgroups"), (wgpu::Features::SHADER_F16, "f16"), (wgpu::Features::TIMESTAMP_QUERY, "timestamps")]
+    {
         if adapter.features().contains(feature) {
             features.push(name.to_owned());
         }
@@ -72,7 +74,9 @@ pub(super) async fn open(index: Option<usize>, default_limits: bool) -> Result<(
     let mut found = enumerate().await;
     let count = found.len();
     if count == 0 {
-        return Err(Error::NoDevice("no GPU adapter was found; install a Vulkan driver (Debian: mesa-vulkan-drivers) or use --device cpu".into()));
+        return Err(Error::NoDevice(
+            "no GPU adapter was found; install a Vulkan driver (Debian: mesa-vulkan-drivers) or use --device cpu".into(),
+        ));
     }
     let chosen = index.unwrap_or(0);
     if chosen >= count {
@@ -86,15 +90,9 @@ pub(super) async fn open(index: Option<usize>, default_limits: bool) -> Result<(
         (adapter.limits(), adapter.features() & wanted)
     };
     let info = describe(chosen, &adapter);
-    let descriptor = wgpu::DeviceDescriptor {
-        label: Some("mappa"),
-        required_features: features,
-        required_limits: limits,
-        ..Default::default()
-    };
-    let (device, queue) = adapter
-        .request_device(&descriptor)
-        .await
-        .map_err(|e| Error::NoDevice(format!("{} could not be opened: {e}", info.name)))?;
+    let descriptor =
+        wgpu::DeviceDescriptor { label: Some("mappa"), required_features: features, required_limits: limits, ..Default::default() };
+    let (device, queue) =
+        adapter.request_device(&descriptor).await.map_err(|e| Error::NoDevice(format!("{} could not be opened: {e}", info.name)))?;
     Ok((info, device, queue))
 }

@@ -91,7 +91,9 @@ impl Gpu {
         device.set_device_lost_callback(move |reason, message| {
             // Dropping the device on purpose reports a loss too.
             if reason != wgpu::DeviceLostReason::Destroyed {
-                lock(&on_lost).message.get_or_insert(format!("the GPU was lost ({message}); a driver update, a reset or a too long computation can do that"));
+                lock(&on_lost)
+                    .message
+                    .get_or_insert(format!("the GPU was lost ({message}); a driver update, a reset or a too long computation can do that"));
             }
         });
         let limits = device.limits();
@@ -126,7 +128,10 @@ impl Gpu {
             }
             seen.push(name);
             if let Some(failure) = run_case(&case, &reference, &gpu)?.failure {
-                return Err(Error::Mismatch(format!("{} computes wrong numbers: {case}: {failure}; update its driver, see `mappa verify`", gpu.info.name)));
+                return Err(Error::Mismatch(format!(
+                    "{} computes wrong numbers: {case}: {failure}; update its driver, see `mappa verify`",
+                    gpu.info.name
+                )));
             }
         }
         if let Some(path) = stamp {
@@ -171,7 +176,9 @@ impl Gpu {
 
 /// Where a passed self-test is remembered: named by adapter, driver and binary. `None` where there is no cache folder.
 fn self_test_stamp(info: &AdapterInfo) -> Option<std::path::PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(std::path::PathBuf::from).or_else(|| std::env::var_os("HOME").map(|h| std::path::Path::new(&h).join(".cache")))?;
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(std::path::PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|h| std::path::Path::new(&h).join(".cache")))?;
     let binary = std::env::current_exe().and_then(std::fs::metadata).ok()?;
     let built = binary.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos();
     let text = format!("{}|{}|{}|{}|{built}", info.name, info.driver, env!("CARGO_PKG_VERSION"), binary.len());
@@ -230,7 +237,11 @@ impl Backend for Gpu {
         self.check()?;
         let memory: &GpuMemory = buffer.memory("gpu")?;
         if offset + bytes.len() > memory.class as usize || !offset.is_multiple_of(4) || !bytes.len().is_multiple_of(4) {
-            return Err(Error::Shape(format!("write of {} bytes at {offset} does not fit a buffer of {} bytes", bytes.len(), memory.class)));
+            return Err(Error::Shape(format!(
+                "write of {} bytes at {offset} does not fit a buffer of {} bytes",
+                bytes.len(),
+                memory.class
+            )));
         }
         let mut stream = lock(&self.stream);
         // Queue writes run before recorded work, so that work which uses the buffer must be submitted first.

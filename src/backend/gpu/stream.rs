@@ -84,20 +84,34 @@ impl Stream {
                 .enumerate()
                 .map(|(i, b)| wgpu::BindGroupEntry {
                     binding: i as u32,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &b.buffer.raw, offset: b.offset, size: wgpu::BufferSize::new(b.size) }),
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &b.buffer.raw,
+                        offset: b.offset,
+                        size: wgpu::BufferSize::new(b.size),
+                    }),
                 })
                 .collect();
             entries.push(wgpu::BindGroupEntry {
                 binding: bindings.len() as u32,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &self.ring, offset: 0, size: wgpu::BufferSize::new(params.len() as u64) }),
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &self.ring,
+                    offset: 0,
+                    size: wgpu::BufferSize::new(params.len() as u64),
+                }),
             });
-            let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(kernel.entry), layout: &pipeline.layout, entries: &entries });
+            let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(kernel.entry),
+                layout: &pipeline.layout,
+                entries: &entries,
+            });
             self.bind_groups.insert(key.clone(), group);
         }
         let pass = match &mut self.pass {
             Some(pass) => pass,
             None => {
-                let encoder = self.encoder.get_or_insert_with(|| self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("mappa") }));
+                let encoder = self
+                    .encoder
+                    .get_or_insert_with(|| self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("mappa") }));
                 let pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("mappa"), timestamp_writes: None });
                 self.pass.insert(pass.forget_lifetime())
             }

@@ -24,7 +24,10 @@ impl Tensor {
     pub fn slice(&self, starts: &[i64], ends: &[i64], steps: &[i64]) -> Result<Tensor> {
         let rank = <[usize]>::len(self.shape());
         if [starts.len(), ends.len(), steps.len()] != [rank; 3] || steps.iter().any(|&s| s < 1) {
-            return Err(Error::Shape(format!("slice of {}: give one start, end and positive step a dimension, got {starts:?}, {ends:?}, {steps:?}", self.shape())));
+            return Err(Error::Shape(format!(
+                "slice of {}: give one start, end and positive step a dimension, got {starts:?}, {ends:?}, {steps:?}",
+                self.shape()
+            )));
         }
         let bound = |v: i64, size: usize| (if v < 0 { v + size as i64 } else { v }).clamp(0, size as i64) as usize;
         let first: Vec<usize> = (0..rank).map(|d| bound(starts[d], self.shape()[d])).collect();
@@ -40,7 +43,10 @@ impl Tensor {
     pub fn pad(&self, pad: &[i64], value: f64) -> Result<Tensor> {
         let rank = <[usize]>::len(self.shape());
         if pad.len() % 2 == 1 || pad.len() / 2 > rank {
-            return Err(Error::Shape(format!("pad of {}: {pad:?} must hold two numbers for each of at most {rank} dimensions", self.shape())));
+            return Err(Error::Shape(format!(
+                "pad of {}: {pad:?} must hold two numbers for each of at most {rank} dimensions",
+                self.shape()
+            )));
         }
         let amounts = |side: usize| -> Vec<i64> { (0..rank).map(|d| pad.get(2 * (rank - 1 - d) + side).copied().unwrap_or(0)).collect() };
         let (before, after) = (amounts(0), amounts(1));

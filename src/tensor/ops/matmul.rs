@@ -28,10 +28,18 @@ impl Tensor {
     /// [`Error::Shape`] when `in` differs.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (Some((&features, lead)), &[out, expected]) = (self.shape().split_last(), &weight.shape()[..]) else {
-            return Err(Error::Shape(format!("linear expects input [.., in] and weight [out, in], got {} and {}", self.shape(), weight.shape())));
+            return Err(Error::Shape(format!(
+                "linear expects input [.., in] and weight [out, in], got {} and {}",
+                self.shape(),
+                weight.shape()
+            )));
         };
         if features != expected {
-            return Err(Error::Shape(format!("linear got input {} with {features} features but weight {} expects {expected}; set in_features = {features}", self.shape(), weight.shape())));
+            return Err(Error::Shape(format!(
+                "linear got input {} with {features} features but weight {} expects {expected}; set in_features = {features}",
+                self.shape(),
+                weight.shape()
+            )));
         }
         // One product over all rows: the weight's gradient then needs no sum over leading dimensions.
         let rows = self.reshape(&[lead.iter().product(), features])?;

@@ -11,7 +11,14 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Shape`](crate::Error::Shape) when sizes differ, or a channel has fewer than two values.
-    pub fn batch_norm(&self, weight: &Tensor, bias: &Tensor, running: Option<(&Tensor, &Tensor)>, momentum: f64, eps: f64) -> Result<Tensor> {
+    pub fn batch_norm(
+        &self,
+        weight: &Tensor,
+        bias: &Tensor,
+        running: Option<(&Tensor, &Tensor)>,
+        momentum: f64,
+        eps: f64,
+    ) -> Result<Tensor> {
         let op = Norm::BatchNorm { eps, momentum, running: running.is_some() };
         match running {
             Some((mean, var)) => Tensor::apply1(op, &[self, weight, bias, mean, var]),

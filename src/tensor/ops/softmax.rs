@@ -32,7 +32,13 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Shape`](crate::Error::Shape) or [`DType`](crate::Error::DType) when the operands do not fit.
-    pub fn cross_entropy(&self, target: &Tensor, weight: Option<&Tensor>, options: CrossEntropyOptions, reduction: Reduction) -> Result<Tensor> {
+    pub fn cross_entropy(
+        &self,
+        target: &Tensor,
+        weight: Option<&Tensor>,
+        options: CrossEntropyOptions,
+        reduction: Reduction,
+    ) -> Result<Tensor> {
         let op = Softmax::CrossEntropy(CrossEntropyOptions { weight: weight.is_some(), ..options });
         let outputs = match weight {
             Some(weight) => Tensor::apply(op, &[self, target, weight])?,
@@ -50,7 +56,8 @@ impl Tensor {
     /// # Errors
     /// As [`Tensor::cross_entropy`].
     pub fn cross_entropy_mean(&self, target: &Tensor) -> Result<Tensor> {
-        let rows = Tensor::apply1(Softmax::CrossEntropy(CrossEntropyOptions { ignore_index: i64::MIN, ..Default::default() }), &[self, target])?;
+        let rows =
+            Tensor::apply1(Softmax::CrossEntropy(CrossEntropyOptions { ignore_index: i64::MIN, ..Default::default() }), &[self, target])?;
         rows.mean(None, false)
     }
 

@@ -4,7 +4,9 @@ use super::golden::{Attributes, Outcome, malformed, unsupported};
 use crate::device::Device;
 use crate::error::Result;
 use crate::models;
-use crate::nn::{Activation, BatchNorm2d, Context, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Module, Owned, Residual, Sequential, join};
+use crate::nn::{
+    Activation, BatchNorm2d, Context, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Module, Owned, Residual, Sequential, join,
+};
 use crate::op::{Conv2dOptions, Pool2dOptions};
 use crate::tensor::Tensor;
 
@@ -168,7 +170,8 @@ fn squeezenet(device: &Device, channels: usize, classes: usize) -> Result<Sequen
     let mut features = Sequential::new().then(conv(device, [channels, 64], 3, 2, 0, true)?).then(Activation::Relu);
     let mut from = 64;
     // Channels of the squeeze and of each expansion; 0 is a max pool.
-    for [squeeze, expand] in [[0, 0], [16, 64], [16, 64], [0, 0], [32, 128], [32, 128], [0, 0], [48, 192], [48, 192], [64, 256], [64, 256]] {
+    for [squeeze, expand] in [[0, 0], [16, 64], [16, 64], [0, 0], [32, 128], [32, 128], [0, 0], [48, 192], [48, 192], [64, 256], [64, 256]]
+    {
         if squeeze == 0 {
             features = features.then(max_pool3(0, true));
             continue;

@@ -86,7 +86,9 @@ fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<S
 /// The bytes of a file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::data(path, "there is no such file; a folder of golden cases holds manifest.json and <family>.safetensors"),
+        std::io::ErrorKind::NotFound => {
+            Error::data(path, "there is no such file; a folder of golden cases holds manifest.json and <family>.safetensors")
+        }
         _ => Error::io(path, error),
     })
 }
@@ -94,7 +96,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
 impl Manifest {
     /// Reads the list and checks all that does not need the tensors.
     pub fn load(path: &Path) -> Result<Manifest> {
-        let raw: Raw = serde_json::from_slice(&read(path)?).map_err(|error| Error::data(path, format!("not a manifest of golden cases: {error}")))?;
+        let raw: Raw =
+            serde_json::from_slice(&read(path)?).map_err(|error| Error::data(path, format!("not a manifest of golden cases: {error}")))?;
         if raw.format != FORMAT {
             return Err(Error::data(path, format!("the format is {}, expected {FORMAT}", raw.format)));
         }

@@ -4,7 +4,11 @@ use super::golden::{Golden, Operator, Outcome, Output};
 
 pub(super) const OPERATORS: &[Operator] = &[
     Operator { name: "matmul", attributes: &["transpose_a", "transpose_b"], run: matmul },
-    Operator { name: "linear", attributes: &[], run: |g| g.differentiate(&g.input("input")?.linear(g.input("weight")?, g.optional("bias"))?) },
+    Operator {
+        name: "linear",
+        attributes: &[],
+        run: |g| g.differentiate(&g.input("input")?.linear(g.input("weight")?, g.optional("bias"))?),
+    },
 ];
 
 fn matmul(g: &Golden) -> Outcome<Vec<Output>> {

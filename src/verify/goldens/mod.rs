@@ -57,7 +57,8 @@ pub fn goldens(dir: &Path, device: &Device, on_row: &mut dyn FnMut(&Row)) -> Res
     }
     let mut shards = BTreeMap::new();
     for (family, (file, bytes)) in &files {
-        let shard = SafeTensors::deserialize(bytes).map_err(|error| Error::data(file, format!("not a complete safetensors file: {error}")))?;
+        let shard =
+            SafeTensors::deserialize(bytes).map_err(|error| Error::data(file, format!("not a complete safetensors file: {error}")))?;
         shards.insert(*family, (file, shard));
     }
     // Everything is checked before anything runs.

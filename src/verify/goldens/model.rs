@@ -15,12 +15,34 @@ use std::collections::HashMap;
 pub(super) const OPERATORS: &[Operator] = &[
     Operator {
         name: "model",
-        attributes: &["architecture", "num_classes", "input_shape", "weights", "state", "parameters", "rows", "channels", "dropout", "width_mult"],
+        attributes: &[
+            "architecture",
+            "num_classes",
+            "input_shape",
+            "weights",
+            "state",
+            "parameters",
+            "rows",
+            "channels",
+            "dropout",
+            "width_mult",
+        ],
         run: model,
     },
     Operator {
         name: "training",
-        attributes: &["architecture", "steps", "batch_size", "batches", "loss", "optimizer", "schedule", "clip_grad_norm", "weights", "state"],
+        attributes: &[
+            "architecture",
+            "steps",
+            "batch_size",
+            "batches",
+            "loss",
+            "optimizer",
+            "schedule",
+            "clip_grad_norm",
+            "weights",
+            "state",
+        ],
         run: training,
     },
 ];

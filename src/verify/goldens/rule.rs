@@ -3,7 +3,7 @@
 use super::golden::{Output, Values};
 use super::manifest::{Factors, TensorSpec};
 use crate::cases::compare;
-use crate::verify::report::share;
+use crate::verify::report::{is_worse, share};
 
 /// What the comparison of one output found.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ impl Finding {
         let is_worse = match (&self.failure, &other.failure) {
             (None, Some(_)) => true,
             (Some(_), None) => false,
-            _ => !own.is_nan() && !(others <= own),
+            _ => is_worse(others, own),
         };
         if is_worse { other } else { self }
     }
@@ -28,7 +28,8 @@ impl Finding {
 
 /// The largest allowed error of an output: `f32_err factor + max_abs factor`, and for transcendental functions on a GPU their wider bound.
 pub(super) fn tolerance(factors: &Factors, spec: &TensorSpec, wide: bool) -> f64 {
-    let (relative, absolute) = if wide { (factors.max_abs_transcendental_gpu, factors.abs_transcendental_gpu) } else { (factors.max_abs, 0.0) };
+    let (relative, absolute) =
+        if wide { (factors.max_abs_transcendental_gpu, factors.abs_transcendental_gpu) } else { (factors.max_abs, 0.0) };
     factors.f32_err * spec.f32_err.unwrap_or(0.0) + relative * spec.max_abs.unwrap_or(0.0) + absolute
 }
 
@@ -128,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_row_is_held_to_its_own_limit() {
-        let output = |limits: &[f64]| Output { row_limits: Some(limits.to_vec()), ..Output::floats("out", &[2, 2], vec![1.0, 2.0, 3.0, 4.5]) };
+        let output =
+            |limits: &[f64]| Output { row_limits: Some(limits.to_vec()), ..Output::floats("out", &[2, 2], vec![1.0, 2.0, 3.0, 4.5]) };
         let want = Values::Floats(vec![1.0, 2.0, 3.0, 4.0]);
         let judge = |limits: &[f64]| judge(&output(limits), &want, &spec(&[2, 2]), 1.0);
         assert_eq!(judge(&[0.0, 0.6]).failure, None);

@@ -4,13 +4,25 @@ use super::golden::{Golden, Operator, Outcome, Output, malformed, unsupported};
 use crate::tensor::Tensor;
 
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator { name: "permute", attributes: &["dims"], run: |g| g.differentiate(&g.input("input")?.permute(&g.attribute::<Vec<i64>>("dims")?)?) },
+    Operator {
+        name: "permute",
+        attributes: &["dims"],
+        run: |g| g.differentiate(&g.input("input")?.permute(&g.attribute::<Vec<i64>>("dims")?)?),
+    },
     Operator { name: "reshape", attributes: &["shape"], run: reshape },
     Operator { name: "slice", attributes: &["starts", "ends", "steps"], run: slice },
     Operator { name: "pad", attributes: &["pad", "mode", "value"], run: pad },
-    Operator { name: "cat", attributes: &["dim"], run: |g| g.differentiate(&Tensor::concat(&g.numbered("tensors.")?, g.attribute("dim")?)?) },
+    Operator {
+        name: "cat",
+        attributes: &["dim"],
+        run: |g| g.differentiate(&Tensor::concat(&g.numbered("tensors.")?, g.attribute("dim")?)?),
+    },
     Operator { name: "index_select", attributes: &["dim"], run: index_select },
-    Operator { name: "expand", attributes: &["size"], run: |g| g.differentiate(&g.input("input")?.expand(&g.attribute::<Vec<usize>>("size")?)?) },
+    Operator {
+        name: "expand",
+        attributes: &["size"],
+        run: |g| g.differentiate(&g.input("input")?.expand(&g.attribute::<Vec<usize>>("size")?)?),
+    },
 ];
 
 /// One size may be -1: what is left.

@@ -6,7 +6,11 @@ use crate::op::CrossEntropyOptions;
 use crate::tensor::ops::Reduction;
 
 pub(super) const OPERATORS: &[Operator] = &[
-    Operator { name: "softmax", attributes: &["dim"], run: |g| g.differentiate(&g.input("input")?.log_softmax(g.attribute("dim")?)?.exp()?) },
+    Operator {
+        name: "softmax",
+        attributes: &["dim"],
+        run: |g| g.differentiate(&g.input("input")?.log_softmax(g.attribute("dim")?)?.exp()?),
+    },
     Operator { name: "log_softmax", attributes: &["dim"], run: |g| g.differentiate(&g.input("input")?.log_softmax(g.attribute("dim")?)?) },
     Operator { name: "cross_entropy", attributes: &["ignore_index", "reduction", "label_smoothing"], run: cross_entropy },
 ];

@@ -44,8 +44,12 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
     // `first` and `second` are the operands in the order of the shader's formulas.
     let (pass, options, x, weight, y, first, second) = match *op {
         Conv::Forward { options, .. } => (0, options, shape(&inputs[0]), shape(&inputs[1]), shape(&outputs[0]), &inputs[0], &inputs[1]),
-        Conv::BackwardInput { options, .. } => (1, options, shape(&outputs[0]), shape(&inputs[1]), shape(&inputs[0]), &inputs[0], &inputs[1]),
-        Conv::BackwardWeight { options, .. } => (2, options, shape(&inputs[0]), shape(&outputs[0]), shape(&inputs[1]), &inputs[0], &inputs[1]),
+        Conv::BackwardInput { options, .. } => {
+            (1, options, shape(&outputs[0]), shape(&inputs[1]), shape(&inputs[0]), &inputs[0], &inputs[1])
+        }
+        Conv::BackwardWeight { options, .. } => {
+            (2, options, shape(&inputs[0]), shape(&outputs[0]), shape(&inputs[1]), &inputs[0], &inputs[1])
+        }
     };
     let (cg, kg, taps) = (weight[1], weight[0] / options.groups, weight[2] * weight[3]);
     let (rows, cols, terms) = match pass {

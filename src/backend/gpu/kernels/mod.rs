@@ -73,7 +73,9 @@ impl Plan<'_> {
         let x = groups.min(self.limits.workgroups as usize);
         let y = groups.div_ceil(x.max(1));
         if y > self.limits.workgroups as usize {
-            return Err(Error::Shape(format!("{count} elements need more workgroups than the GPU takes in one dispatch; split the tensor")));
+            return Err(Error::Shape(format!(
+                "{count} elements need more workgroups than the GPU takes in one dispatch; split the tensor"
+            )));
         }
         Ok([x as u32, y as u32, 1])
     }
@@ -83,7 +85,14 @@ impl Plan<'_> {
         Ok(Operand { buffer: (self.alloc)(spec.len_bytes())?, offset: 0, spec })
     }
 
-    fn push(&mut self, kernel: Kernel, reads: &[&Operand], writes: &[&Operand], params: &impl bytemuck::NoUninit, groups: [u32; 3]) -> Result<()> {
+    fn push(
+        &mut self,
+        kernel: Kernel,
+        reads: &[&Operand],
+        writes: &[&Operand],
+        params: &impl bytemuck::NoUninit,
+        groups: [u32; 3],
+    ) -> Result<()> {
         let read = reads.iter().map(|o| Bound { operand: (*o).clone(), write: false });
         let write = writes.iter().map(|o| Bound { operand: (*o).clone(), write: true });
         self.push_bound(kernel, read.chain(write).collect(), params, groups)
@@ -134,7 +143,13 @@ fn reshaped(operand: &Operand, dims: &[usize]) -> Result<Operand> {
 ///
 /// # Errors
 /// [`Error::Shape`] when a size exceeds what the GPU can address.
-pub fn lower(op: &Op, inputs: &[Operand], outputs: &[Operand], limits: &Limits, alloc: &dyn Fn(usize) -> Result<Buffer>) -> Result<Vec<Dispatch>> {
+pub fn lower(
+    op: &Op,
+    inputs: &[Operand],
+    outputs: &[Operand],
+    limits: &Limits,
+    alloc: &dyn Fn(usize) -> Result<Buffer>,
+) -> Result<Vec<Dispatch>> {
     let written = if outputs.is_empty() { &inputs[..1.min(inputs.len())] } else { outputs };
     if written.iter().all(|o| o.spec.shape.is_empty()) {
         return Ok(Vec::new());

@@ -65,7 +65,12 @@ pub(super) fn lower(op: &Norm, inputs: &[Operand], outputs: &[Operand], plan: &m
                 elements,
             )?;
             for (from, to) in [(&sum_xhat, dweight), (&sum, dbias)] {
-                super::layout::lower(&crate::op::Layout::Expand { shape: to.spec.shape }, std::slice::from_ref(from), std::slice::from_ref(to), plan)?;
+                super::layout::lower(
+                    &crate::op::Layout::Expand { shape: to.spec.shape },
+                    std::slice::from_ref(from),
+                    std::slice::from_ref(to),
+                    plan,
+                )?;
             }
             Ok(())
         }

@@ -139,7 +139,11 @@ fn argmax(spaces: &Spaces, x: &Operand, y: &Operand, plan: &mut Plan) -> Result<
     loop {
         let (count, per) = chunks(terms, ry, plan.limits.workgroups);
         let params = spaces.params(terms, count, per, 1.0)?;
-        let target = if count == 1 { reshaped(y, &[spaces.outputs, 1])? } else { plan.scratch(Spec::new(Shape::new(&[spaces.outputs, count])?, DType::U32))? };
+        let target = if count == 1 {
+            reshaped(y, &[spaces.outputs, 1])?
+        } else {
+            plan.scratch(Spec::new(Shape::new(&[spaces.outputs, count])?, DType::U32))?
+        };
         let (entry, helper) = match &candidates {
             None => ("argmax", x),
             Some(found) => ("argmax_again", found),

@@ -37,7 +37,9 @@ pub(super) fn lower(op: &Softmax, inputs: &[Operand], outputs: &[Operand], plan:
     let groups = plan.fold(count, rows_a_group)?;
     match op {
         Softmax::LogSoftmax { .. } => plan.push(kernel("log_softmax"), &[&inputs[0]], &[&outputs[0]], &params, groups),
-        Softmax::LogSoftmaxBackward { .. } => plan.push(kernel("log_softmax_backward"), &[&inputs[0], &inputs[1]], &[&outputs[0]], &params, groups),
+        Softmax::LogSoftmaxBackward { .. } => {
+            plan.push(kernel("log_softmax_backward"), &[&inputs[0], &inputs[1]], &[&outputs[0]], &params, groups)
+        }
         Softmax::CrossEntropy(o) | Softmax::CrossEntropyBackward(o) => {
             params.smoothing = o.label_smoothing as f32;
             params.nan_bits = f32::NAN.to_bits();

@@ -1,0 +1,202 @@
+//! The command line as a person drives it: exit codes, messages, files.
+#![cfg(feature = "cli")]
+
+use assert_cmd::Command;
+use std::fs;
+use std::path::Path;
+
+fn mappa(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("mappa").unwrap();
+    command.args(args).env_remove("MAPPA_DEVICE").env("MAPPA_REQUIRE_GPU", "0");
+    command
+}
+
+/// Runs a command that must fail with `code`, one line on stderr that holds every one of `words`, and no panic.
+fn refused(args: &[&str], code: i32, words: &[&str]) {
+    let output = mappa(args).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).to_string();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+    assert!(!text.contains("panicked"), "{args:?}: {text}");
+    for word in words {
+        assert!(text.contains(word), "{args:?}: {word:?} is not in: {text}");
+    }
+}
+
+const QUICK: [&str; 7] = ["train", "--device", "cpu", "--model", "mlp", "--max-steps", "30"];
+
+fn quick(out: &Path, more: &[&str]) -> Vec<String> {
+    let mut args: Vec<String> = QUICK.iter().map(|s| s.to_string()).collect();
+    args.extend(["--out".to_string(), out.display().to_string()]);
+    args.extend(more.iter().map(|s| s.to_string()));
+    args
+}
+
+fn run(args: &[String]) -> String {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let output = mappa(&args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn wrong_input_is_named_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let out = at("out");
+    for (flags, words) in [
+        (vec!["--data", "/nonexistent"], vec!["/nonexistent"]),
+        (vec!["--lr", "nan"], vec!["--lr", "NaN"]),
+        (vec!["--batch-size", "0"], vec!["--batch-size 0"]),
+        (vec!["--epochs", "-1"], vec!["--epochs", "-1"]),
+        (vec!["--model", "lenet6"], vec!["lenet6", "lenet5"]),
+        (vec!["--val-fraction", "1.5"], vec!["val-fraction"]),
+        (vec!["--optimizer", "adamx"], vec!["adamx"]),
+        (vec!["--device", "tpu"], vec!["tpu"]),
+        (vec!["--device", "gpu:99"], vec!["gpu:99"]),
+        (vec!["--set", "speed=3"], vec!["speed"]),
+        (vec!["--config", "/nonexistent.toml"], vec!["/nonexistent.toml"]),
+    ] {
+        let mut args = vec!["train", "--out", &out];
+        args.extend(flags);
+        refused(&args, 2, &words);
+        assert!(!Path::new(&out).exists(), "{args:?} wrote {out}");
+    }
+    fs::write(at("file"), "x").unwrap();
+    refused(&["train", "--device", "cpu", "--out", &at("file/run")], 2, &["is a file"]);
+    fs::create_dir(at("full")).unwrap();
+    fs::write(at("full/keep"), "x").unwrap();
+    refused(&["train", "--device", "cpu", "--out", &at("full")], 2, &["not empty"]);
+    refused(&["train", "--resume", &at("full")], 2, &["no run folder"]);
+    refused(&["eval", &at("nothing")], 2, &["nothing"]);
+    refused(&["predict", &at("full"), "a.png"], 2, &["no run folder"]);
+    refused(&["summary", "cnn", "--input", "3x"], 2, &["3x224x224"]);
+    refused(&["summary", "lenet5", "--input", "1x1x1"], 2, &["lenet5"]);
+    refused(&["verify", "matmull", "--device", "cpu"], 2, &["matmull"]);
+    refused(&["verify", "--goldens", &at("full"), "--device", "cpu"], 2, &["manifest.json"]);
+}
+
+#[test]
+fn corrupt_idx_files_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let images = |count: u32, bytes: usize, magic: u32| {
+        let mut file: Vec<u8> = [magic, count, 2, 2].iter().flat_map(|v| v.to_be_bytes()).collect();
+        file.resize(16 + bytes, 7);
+        file
+    };
+    let labels = |values: &[u8]| {
+        let mut file: Vec<u8> = [0x801u32, values.len() as u32].iter().flat_map(|v| v.to_be_bytes()).collect();
+        file.extend(values);
+        file
+    };
+    for (file, label, word) in [
+        (images(2, 7, 0x803), labels(&[0, 1]), "images"),
+        (images(2, 8, 0x805), labels(&[0, 1]), "magic"),
+        (images(2, 8, 0x803), labels(&[0, 1, 1]), "3"),
+    ] {
+        fs::write(path("train-images-idx3-ubyte"), file).unwrap();
+        fs::write(path("train-labels-idx1-ubyte"), label).unwrap();
+        refused(
+            &["train", "--device", "cpu", "--data", &folder.path().display().to_string(), "--out", &path("run").display().to_string()],
+            2,
+            &[word],
+        );
+        assert!(!path("run").exists());
+    }
+    fs::write(path("train-labels-idx1-ubyte"), labels(&[0, 9])).unwrap();
+    fs::write(path("dataset.toml"), "classes = [\"a\", \"b\"]\n").unwrap();
+    refused(&["train", "--device", "cpu", "--data", &folder.path().display().to_string()], 2, &["9"]);
+}
+
+#[test]
+fn a_run_can_be_measured_and_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let text = run(&quick(&out, &["--json"]));
+    let events: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let steps: Vec<u64> = events.iter().filter(|e| e["event"] == "step").map(|e| e["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (1..=30).collect::<Vec<u64>>());
+    let done = events.last().unwrap();
+    assert_eq!(done["event"], "done");
+    assert_eq!(done["run"], out.display().to_string());
+    let eval: serde_json::Value = serde_json::from_str(run(&["eval".into(), out.display().to_string(), "--json".into()]).trim()).unwrap();
+    assert_eq!(eval["accuracy"], done["test_accuracy"]);
+    let total: u64 =
+        eval["confusion_matrix"].as_array().unwrap().iter().flat_map(|r| r.as_array().unwrap()).map(|v| v.as_u64().unwrap()).sum();
+    assert_eq!(total, 360);
+    let picture = folder.path().join("seven.png");
+    image::GrayImage::from_fn(8, 8, |x, y| image::Luma([if y == 1 || x + y == 8 { 255 } else { 0 }])).save(&picture).unwrap();
+    let line: serde_json::Value =
+        serde_json::from_str(run(&["predict".into(), out.display().to_string(), picture.display().to_string(), "--json".into()]).trim())
+            .unwrap();
+    assert_eq!(line["top"].as_array().unwrap().len(), 5);
+    fs::write(&picture, "no picture").unwrap();
+    refused(&["predict", &out.display().to_string(), &picture.display().to_string()], 2, &["seven.png"]);
+    // A second run into the same folder is refused.
+    let again = quick(&out, &[]);
+    refused(&again.iter().map(String::as_str).collect::<Vec<_>>(), 2, &["not empty"]);
+    // A corrupt checkpoint is named, and nothing is trained on it.
+    let last = fs::read_to_string(out.join("checkpoints/last")).unwrap();
+    fs::write(out.join("checkpoints").join(last.trim()).join("model.safetensors"), "garbage").unwrap();
+    refused(&["train", "--resume", &out.display().to_string(), "--device", "cpu", "--max-steps", "40"], 2, &["model.safetensors"]);
+}
+
+#[test]
+fn two_runs_of_one_seed_agree_bit_for_bit_whatever_the_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut weights = Vec::new();
+    for (i, more) in [["--threads", "1", "--workers", "0"], ["--threads", "2", "--workers", "3"]].iter().enumerate() {
+        let out = folder.path().join(i.to_string());
+        let mut args = quick(&out, more);
+        let model = args.iter().position(|a| a == "mlp").unwrap();
+        args[model] = "cnn".into();
+        run(&args);
+        weights.push((fs::read(out.join("model.safetensors")).unwrap(), fs::read_to_string(out.join("metrics.jsonl")).unwrap()));
+    }
+    let steps = |text: &str| text.lines().filter(|l| !l.contains("\"done\"")).map(str::to_owned).collect::<Vec<_>>();
+    assert!(weights[0].0 == weights[1].0, "weights differ");
+    assert_eq!(steps(&weights[0].1), steps(&weights[1].1));
+}
+
+#[test]
+fn a_killed_run_resumes_to_the_same_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--model", "resnet8", "--batch-size", "64", "--checkpoint-every", "3", "--max-steps", "40", "--seed", "5"];
+    let args = |out: &Path| {
+        let mut args: Vec<String> = ["train", "--device", "cpu", "--json", "--out"].iter().map(|s| s.to_string()).collect();
+        args.push(out.display().to_string());
+        args.extend(flags.iter().map(|s| s.to_string()));
+        args
+    };
+    let whole = folder.path().join("whole");
+    run(&args(&whole));
+    let killed = folder.path().join("killed");
+    let binary = assert_cmd::cargo::cargo_bin("mappa");
+    let wait_for = |child: &mut std::process::Child, step: u64| {
+        // The log is written with each checkpoint, so a checkpoint at or past the step is what to wait for.
+        for _ in 0..6000 {
+            let last = fs::read_to_string(killed.join("checkpoints/last")).unwrap_or_default();
+            if last.trim().parse::<u64>().is_ok_and(|s| s >= step) || child.try_wait().unwrap().is_some() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        panic!("no checkpoint at step {step}");
+    };
+    let mut child = std::process::Command::new(&binary).args(args(&killed)).stdout(std::process::Stdio::null()).spawn().unwrap();
+    for step in [3, 6, 9, 12, 15, 18, 21, 24, 27, 30] {
+        wait_for(&mut child, step);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let resume = ["train", "--resume", &killed.display().to_string(), "--device", "cpu", "--json"].map(str::to_owned);
+        child = std::process::Command::new(&binary).args(resume).stdout(std::process::Stdio::null()).spawn().unwrap();
+    }
+    assert!(child.wait().unwrap().success());
+    for name in ["model.safetensors", "checkpoints/00000040/model.safetensors", "checkpoints/00000040/optimizer.safetensors"] {
+        assert!(fs::read(whole.join(name)).unwrap() == fs::read(killed.join(name)).unwrap(), "{name} differs");
+    }
+    let steps = |out: &Path| -> Vec<String> {
+        fs::read_to_string(out.join("metrics.jsonl")).unwrap().lines().filter(|l| !l.contains("\"done\"")).map(str::to_owned).collect()
+    };
+    assert_eq!(steps(&whole), steps(&killed));
+}
