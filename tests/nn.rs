@@ -412,6 +412,12 @@ fn clipping_scales_the_next_step_by_the_norm_over_all_groups() {
     let (weights, _) = step(None);
     assert_close(&weights, &[-3.0, -4.0, 0.0, -12.0], 0.0);
     assert!(matches!(optimizer.clip_grad_norm(0.0), Err(Error::Config(_))));
+    // The factor 1/13 is for one step: the same gradients count in full in the step after.
+    optimizer.clip_grad_norm(1.0).unwrap();
+    optimizer.step(1.0).unwrap();
+    let before = values(&b.data());
+    optimizer.step(1.0).unwrap();
+    assert_close(&values(&b.data()), &[before[0] as f64 - 12.0], 1e-6);
 }
 
 /// One training step on fixed random data; returns the loss before it.
