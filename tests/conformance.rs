@@ -1,39 +1,24 @@
 //! Every case of the list, on every backend, against the CPU reference. One device for the whole binary.
 
+mod common;
+
 use mappa::backend::cpu::Cpu;
 use mappa::backend::{Backend, Operand};
-use mappa::cases::{Case, all, run_case};
-
-fn check(name: &str, device: &dyn Backend) {
-    let reference = Cpu::reference().unwrap();
-    let mut failures = Vec::new();
-    let cases = all();
-    for case in &cases {
-        match run_case(case, &reference, device) {
-            Ok(outcome) => failures.extend(outcome.failure.map(|f| format!("{case}: {f}"))),
-            Err(error) => failures.push(format!("{case}: {error}")),
-        }
-    }
-    assert!(
-        failures.is_empty(),
-        "{name}: {} of {} cases failed:\n{}",
-        failures.len(),
-        cases.len(),
-        failures[..failures.len().min(60)].join("\n")
-    );
-}
+use mappa::cases::{Case, all};
 
 #[test]
 fn the_fast_cpu_paths_agree_with_the_reference() {
     for threads in [1, 2] {
-        check("cpu", &Cpu::new(threads).unwrap());
+        common::check(&Cpu::new(threads).unwrap(), &all());
     }
 }
 
 #[test]
 #[cfg(feature = "gpu")]
 fn every_kernel_agrees_with_the_reference() {
-    check("gpu", &pollster::block_on(mappa::backend::gpu::Gpu::open(None)).unwrap());
+    if let Some(gpu) = common::gpu(Default::default()) {
+        common::check(&gpu, &all());
+    }
 }
 
 /// Runs a case and returns the bytes of its results.

@@ -3,9 +3,8 @@
 
 mod common;
 
-use mappa::backend::cpu::Cpu;
 use mappa::backend::gpu::GpuOptions;
-use mappa::cases::{all, run_case};
+use mappa::cases::all;
 
 /// The one case above this shows that dispatches fold, which does not depend on limits; it takes longer than all others together.
 const MAX_ELEMENTS: usize = 4 << 20;
@@ -13,17 +12,9 @@ const MAX_ELEMENTS: usize = 4 << 20;
 #[test]
 fn every_kernel_agrees_with_the_reference_at_default_limits() {
     let Some(gpu) = common::gpu(GpuOptions { default_limits: true, ..Default::default() }) else { return };
-    let reference = Cpu::reference().unwrap();
-    let mut failures = Vec::new();
     let cases: Vec<_> = all().into_iter().filter(|case| common::elements(case) <= MAX_ELEMENTS).collect();
     assert_eq!(cases.len() + 1, all().len(), "the limit leaves out more than one case");
-    for case in &cases {
-        match run_case(case, &reference, &gpu) {
-            Ok(outcome) => failures.extend(outcome.failure.map(|f| format!("{case}: {f}"))),
-            Err(error) => failures.push(format!("{case}: {error}")),
-        }
-    }
-    assert!(failures.is_empty(), "{} of {} cases failed:\n{}", failures.len(), cases.len(), failures[..failures.len().min(60)].join("\n"));
+    common::check(&gpu, &cases);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //!
 //! The seed is fixed, so a failure comes back. `MAPPA_FULL=1` runs twenty times as many.
 
-#[cfg(feature = "gpu")]
 mod common;
 
 use mappa::backend::Backend;
@@ -32,7 +31,7 @@ fn gpu() -> Option<&'static dyn Backend> {
 
 /// Compares `cases` of one family on the fast CPU paths and, a quarter as many, on the GPU.
 fn check(cases: impl Strategy<Value = Case>) {
-    let factor = if std::env::var("MAPPA_FULL").as_deref() == Ok("1") { 20 } else { 1 };
+    let factor = if common::full() { 20 } else { 1 };
     let reference = Cpu::reference().unwrap();
     for (device, count) in [(Some(cpu() as &dyn Backend), 64), (gpu(), 16)] {
         let Some(device) = device else { continue };

@@ -136,6 +136,7 @@ pub struct Node {
     kind: Kind,
 }
 
+#[allow(clippy::large_enum_variant)] // a leaf is rare beside the steps; a box would cost every step an allocation
 enum Kind {
     Leaf(Arc<GradSlot>),
     Inner { parents: Mutex<Vec<Option<Arc<Node>>>>, recorded: Mutex<Option<Recorded>> },

@@ -52,7 +52,7 @@ impl Limits {
     /// The limits of an open device.
     pub(super) fn of(device: &wgpu::Device) -> Self {
         let limits = device.limits();
-        Limits { workgroups: limits.max_compute_workgroups_per_dimension, binding_bytes: limits.max_storage_buffer_binding_size as u64 }
+        Limits { workgroups: limits.max_compute_workgroups_per_dimension, binding_bytes: limits.max_storage_buffer_binding_size }
     }
 }
 
