@@ -6,7 +6,7 @@ mod common;
 use mappa::backend::gpu::GpuOptions;
 use mappa::cases::all;
 
-/// The one case above this shows that dispatches fold, which does not depend on limits; it takes longer than all others together.
+/// The one case above this shows that dispatches fold, which does not depend on limits.
 const MAX_ELEMENTS: usize = 4 << 20;
 
 #[test]

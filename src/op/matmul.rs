@@ -36,10 +36,8 @@ impl Matmul {
     /// # Errors
     /// [`Error::Shape`] when ranks are below 2 or the inner sizes differ.
     pub fn sizes(&self, a: &Shape, b: &Shape) -> Result<MatmulSizes> {
-        if a.len() < 2 || <[usize]>::len(a) < 2 || <[usize]>::len(b) < 2 {
-            if <[usize]>::len(a) < 2 || <[usize]>::len(b) < 2 {
-                return Err(Error::Shape(format!("matmul expects matrices [.., M, K] and [.., K, N], got {a} and {b}")));
-            }
+        if <[usize]>::len(a) < 2 || <[usize]>::len(b) < 2 {
+            return Err(Error::Shape(format!("matmul expects matrices [.., M, K] and [.., K, N], got {a} and {b}")));
         }
         let last = |s: &Shape, transposed: bool| {
             let (r, c) = (s[<[usize]>::len(s) - 2], s[<[usize]>::len(s) - 1]);

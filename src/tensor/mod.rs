@@ -112,7 +112,7 @@ impl Tensor {
 
     fn create(device: &Device, op: Op) -> Result<Tensor> {
         let tensor = Self::empty(device, op.infer(&[])?[0])?;
-        device.run(&op, &[], &[tensor.operand.clone()])?;
+        device.run(&op, &[], std::slice::from_ref(&tensor.operand))?;
         Ok(tensor)
     }
 

@@ -135,10 +135,10 @@ impl Summary {
             Verdict::Fail => (self.failed, group.failed) = (self.failed + 1, group.failed + 1),
             Verdict::Unsupported => (self.unsupported, group.unsupported) = (self.unsupported + 1, group.unsupported + 1),
         }
-        if let (Some(error), Some(tolerance), Some(share)) = (row.error, row.tolerance, row.share()) {
-            if group.worst.is_none_or(|(.., worst)| is_worse(share, worst)) {
-                group.worst = Some((error, tolerance, share));
-            }
+        if let (Some(error), Some(tolerance), Some(share)) = (row.error, row.tolerance, row.share())
+            && group.worst.is_none_or(|(.., worst)| is_worse(share, worst))
+        {
+            group.worst = Some((error, tolerance, share));
         }
     }
 

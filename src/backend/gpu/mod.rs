@@ -308,7 +308,7 @@ impl Backend for Gpu {
         lock(&self.fault).recording = op.name();
         let mut stream = lock(&self.stream);
         for dispatch in &plan {
-            let bindings = dispatch.bindings.iter().map(|b| bind(b)).collect::<Result<Vec<_>>>()?;
+            let bindings = dispatch.bindings.iter().map(bind).collect::<Result<Vec<_>>>()?;
             stream.dispatch(&dispatch.kernel, &bindings, &dispatch.params, dispatch.groups)?;
         }
         stream.spend(op.flops(&in_specs, &out_specs) + op.bytes(&in_specs, &out_specs));
