@@ -1,6 +1,6 @@
 //! Is this device right? Every kernel against the CPU reference, and the whole library against values that others computed.
 //!
-//! What compares belongs here; what is compared is in [`cases`] and in folders of golden cases.
+//! What compares belongs here; what is compared is in [`mod@cases`] and in folders of golden cases.
 
 mod goldens;
 mod report;
