@@ -3,6 +3,7 @@
 use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
 use crate::backend::null::{Counts, Null};
+use crate::backend::profile::{Costs, Profile};
 use crate::error::{Error, Result};
 use std::sync::{Arc, Mutex};
 
@@ -81,6 +82,13 @@ impl Device {
         let null = Null::default();
         let counts = null.counts();
         (Device::new(null), counts)
+    }
+
+    /// This device with every operation timed, and the table of times.
+    pub fn profiled(&self) -> (Device, Costs) {
+        let profile = Profile::new(Arc::clone(&self.0));
+        let costs = profile.costs();
+        (Device::new(profile), costs)
     }
 
     /// A GPU: the best adapter, or number `index` of [`gpu::adapters`](crate::backend::gpu::adapters).

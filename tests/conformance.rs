@@ -49,6 +49,29 @@ fn cpu_results_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
+#[cfg(feature = "gpu")]
+fn marks_measure_the_device_s_own_time() {
+    let Some(gpu) = common::gpu(Default::default()) else { return };
+    let case = all().into_iter().filter(|c| c.op.name() == "matmul").max_by_key(|c| common::elements(c)).unwrap();
+    let reference = Cpu::reference().unwrap();
+    let begun = std::time::Instant::now();
+    let marks: Vec<_> = (0..3)
+        .map(|_| {
+            let mark = gpu.mark().unwrap();
+            results(&case, &gpu, &reference);
+            mark
+        })
+        .collect();
+    let elapsed = |from, to| pollster::block_on(gpu.elapsed(from, to)).unwrap();
+    let Some(whole) = elapsed(marks[0], marks[2]) else { return };
+    let parts = elapsed(marks[0], marks[1]).unwrap() + elapsed(marks[1], marks[2]).unwrap();
+    assert!(whole > 0.0 && whole < begun.elapsed().as_secs_f64(), "{whole} s");
+    assert!((whole - parts).abs() <= 1e-6 * whole, "{whole} s as a whole, {parts} s in parts");
+    let unknown = pollster::block_on(gpu.elapsed(marks[0], mappa::backend::Mark(1 << 40)));
+    assert!(unknown.unwrap_err().to_string().contains("not among the last"));
+}
+
+#[test]
 fn every_operation_has_a_case() {
     // One row for each name that Op::name can give: a new variant without rows changes neither list by itself, so names are counted.
     let mut names: Vec<String> = all().iter().map(|c| c.op.name()).collect();

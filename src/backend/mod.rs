@@ -5,6 +5,7 @@ pub mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod null;
+pub mod profile;
 
 use crate::error::{Error, Result};
 use crate::op::Op;

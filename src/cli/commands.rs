@@ -2,6 +2,7 @@
 
 use super::progress::Progress;
 use super::{DevicesArgs, EvalArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device, say};
+use mappa::backend::profile::Cost;
 use mappa::data::{self, Dataset, Preprocessing};
 use mappa::io::{picture, safetensors};
 use mappa::metrics::{Predictions, Scores};
@@ -39,6 +40,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     let shapes = models::build(&config.model, config.input, config.classes.len(), &null, config.seed)?;
     shapes.forward(&mut Context::eval(), &Tensor::zeros(&null, &[1, config.input[0], config.input[1], config.input[2]])?)?;
     let (device, line) = open_device(&args.device)?;
+    let (device, costs) = if args.profile { device.profiled() } else { (device, Default::default()) };
     let run = match run {
         Some(run) => run,
         None => Run::create(args.out.as_deref(), &config, &device)?,
@@ -76,10 +78,51 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
             note(format!("mappa: the run is saved up to its last checkpoint; go on with: mappa train --resume {}", run.path().display()));
         }
     })?;
+    if args.profile {
+        pollster::block_on(device.sync())?;
+        profile(&mut costs.lock().unwrap_or_else(PoisonError::into_inner), outcome.seconds);
+    }
     if !json {
         summarize(&outcome, &config, &run);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Rows of a profile that are shown; the rest is summed.
+const PROFILE_ROWS: usize = 24;
+
+/// Where the time of a training went, the costliest first, on stderr.
+fn profile(costs: &mut [Cost], seconds: f64) {
+    costs.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    let busy: f64 = costs.iter().map(|c| c.seconds).sum();
+    note(format!("{:>7} {:>6} {:>8} {:>9} {:>8} {:>8}  operation", "seconds", "share", "calls", "us a call", "GFLOP/s", "GB/s"));
+    let row = |c: &Cost, what: &str| {
+        let s = c.seconds.max(1e-12);
+        note(format!(
+            "{:7.3} {:5.1}% {:8} {:9.1} {:8.2} {:8.2}  {what}",
+            c.seconds,
+            100.0 * c.seconds / busy.max(1e-12),
+            c.calls,
+            1e6 * c.seconds / c.calls.max(1) as f64,
+            1e-9 * c.flops as f64 / s,
+            1e-9 * c.bytes as f64 / s,
+        ));
+    };
+    let (shown, rest) = costs.split_at(costs.len().min(PROFILE_ROWS));
+    for c in shown {
+        row(c, &format!("{} {}", c.op, c.shapes));
+    }
+    if !rest.is_empty() {
+        let sum = rest.iter().fold(Cost::default(), |sum, c| Cost {
+            calls: sum.calls + c.calls,
+            seconds: sum.seconds + c.seconds,
+            flops: sum.flops + c.flops,
+            bytes: sum.bytes + c.bytes,
+            ..sum
+        });
+        row(&sum, &format!("({} more)", rest.len()));
+    }
+    note(format!("operations took {busy:.2} s of {seconds:.2} s; the rest is the host's: batches, recording, waiting, files"));
 }
 
 fn load(source: &str, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {

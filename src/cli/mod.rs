@@ -105,6 +105,9 @@ struct TrainArgs {
     /// Threads that prepare batches
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     workers: usize,
+    /// Time every operation, and show at the end where the time went
+    #[arg(long)]
+    profile: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -128,6 +131,7 @@ impl TrainArgs {
             optimizer: self.optimizer.clone(),
             schedule: self.schedule.clone(),
             clip_grad_norm: None,
+            label_smoothing: None,
             val_fraction: self.val_fraction,
             augment: self.augment.clone(),
             seed: self.seed,

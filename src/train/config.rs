@@ -32,6 +32,8 @@ pub struct Settings {
     pub schedule: Option<String>,
     /// Largest norm of all gradients together; 0 does not clip.
     pub clip_grad_norm: Option<f64>,
+    /// Share of the target that is spread evenly over all classes, 0 to 1.
+    pub label_smoothing: Option<f64>,
     /// Share of the training part that choices are made on.
     pub val_fraction: Option<f64>,
     /// `none`, or `light`: a random shift of up to one pixel.
@@ -64,6 +66,8 @@ pub struct Config {
     pub schedule: String,
     /// Largest norm of all gradients together; 0 does not clip.
     pub clip_grad_norm: f64,
+    /// Share of the target that is spread evenly over all classes.
+    pub label_smoothing: f64,
     /// Share of the training part that choices are made on.
     pub val_fraction: f64,
     /// `none` or `light`.
@@ -130,6 +134,7 @@ impl Settings {
         take(&mut self.optimizer, over.optimizer);
         take(&mut self.schedule, over.schedule);
         take(&mut self.clip_grad_norm, over.clip_grad_norm);
+        take(&mut self.label_smoothing, over.label_smoothing);
         take(&mut self.val_fraction, over.val_fraction);
         take(&mut self.augment, over.augment);
         take(&mut self.seed, over.seed);
@@ -161,6 +166,7 @@ impl Settings {
             optimizer,
             schedule: self.schedule.unwrap_or_else(|| "one-cycle".into()),
             clip_grad_norm: self.clip_grad_norm.unwrap_or(0.0),
+            label_smoothing: self.label_smoothing.unwrap_or(if small { 0.1 } else { 0.0 }),
             val_fraction: self.val_fraction.unwrap_or(0.1),
             augment: self.augment.unwrap_or_else(|| "light".into()),
             seed: self.seed.unwrap_or(1),
@@ -181,6 +187,9 @@ impl Settings {
         }
         if !(config.clip_grad_norm.is_finite() && config.clip_grad_norm >= 0.0) {
             return bad("set clip-grad-norm", &config.clip_grad_norm, "give a number of at least 0");
+        }
+        if !(0.0..1.0).contains(&config.label_smoothing) {
+            return bad("set label-smoothing", &config.label_smoothing, "give a number of at least 0 and below 1");
         }
         if !AUGMENTATIONS.contains(&config.augment.as_str()) {
             return bad("augment", &config.augment, &format!("use one of {}", AUGMENTATIONS.join(", ")));
@@ -243,6 +252,7 @@ mod tests {
             ("batch-size", "batch-size=0"),
             ("lr", "lr=nan"),
             ("epochs", "epochs=0"),
+            ("label-smoothing", "label-smoothing=1.0"),
             ("augment", "augment=wild"),
             ("optimizer", "optimizer=sgdd"),
         ] {

@@ -1,7 +1,7 @@
 //! The GPU backend: hand-written WGSL through wgpu.
 //!
 //! `adapter` finds and opens a GPU, `memory` pools buffers, `shader` expands sources, `pipeline` compiles them, `stream` records dispatches,
-//! and `kernels/<family>` turns an operation into dispatches.
+//! `timing` reads the device's clock, and `kernels/<family>` turns an operation into dispatches.
 
 mod adapter;
 pub mod kernels;
@@ -9,6 +9,7 @@ mod memory;
 mod pipeline;
 pub mod shader;
 mod stream;
+mod timing;
 
 pub use adapter::{AdapterInfo, adapters};
 pub use pipeline::Kernel;
@@ -23,6 +24,7 @@ use memory::{GpuBuffer, GpuMemory, Pool, next_id, size_class};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use stream::Stream;
+use timing::Timer;
 
 /// How to open a GPU.
 #[derive(Debug, Clone)]
@@ -51,6 +53,8 @@ pub struct Gpu {
     queue: wgpu::Queue,
     stream: Mutex<Stream>,
     pool: Arc<Mutex<Pool>>,
+    /// `None` where the device has no clock to read.
+    timer: Option<Mutex<Timer>>,
     /// The first error that the device reported, with the operation recorded last. It comes back from every later call.
     fault: Arc<Mutex<Fault>>,
 }
@@ -58,7 +62,8 @@ pub struct Gpu {
 #[derive(Default)]
 struct Fault {
     message: Option<String>,
-    recording: String,
+    /// File and entry point of the kernel recorded last.
+    recording: (&'static str, &'static str),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -84,7 +89,8 @@ impl Gpu {
         let on_error = Arc::clone(&fault);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             let mut fault = lock(&on_error);
-            let message = format!("the GPU reported an error at or before {}: {error}", fault.recording);
+            let (file, entry) = fault.recording;
+            let message = format!("the GPU reported an error at or before the kernel {file}/{entry}: {error}");
             fault.message.get_or_insert(message);
         }));
         let on_lost = Arc::clone(&fault);
@@ -105,7 +111,8 @@ impl Gpu {
             max_buffer_bytes: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size) as usize,
         };
         let stream = Mutex::new(Stream::new(device.clone(), queue.clone(), options.sources));
-        Ok(Gpu { capabilities, info, device, queue, stream, pool: Arc::default(), fault })
+        let timer = Timer::new(&device, &queue).map(Mutex::new);
+        Ok(Gpu { capabilities, info, device, queue, stream, pool: Arc::default(), timer, fault })
     }
 
     /// Opens adapter `index` and lets it prove itself on one small case of each family. The verdict is remembered for this adapter,
@@ -165,6 +172,35 @@ impl Gpu {
             mapped_at_creation: false,
         });
         pollster::block_on(scope.pop()).is_none().then_some(buffer)
+    }
+
+    /// A buffer that the host can read.
+    fn staging(&self, size: u64) -> wgpu::Buffer {
+        self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// The bytes of a staging buffer once the submitted work is done.
+    async fn fetch(&self, staging: wgpu::Buffer) -> Result<Vec<u8>> {
+        let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
+        staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            let _ = sender.send(result);
+        });
+        if let Err(error) = self.device.poll(wgpu::PollType::wait_indefinitely()) {
+            lock(&self.fault).message.get_or_insert(format!("waiting for the GPU failed: {error}"));
+        }
+        let mapped = receiver.receive().await;
+        self.check()?;
+        match mapped {
+            Some(Ok(())) => {}
+            other => return Err(Error::Gpu(format!("reading from the GPU failed: {other:?}"))),
+        }
+        let view = staging.get_mapped_range(..).map_err(|e| Error::Gpu(format!("reading from the GPU failed: {e}")))?;
+        Ok(view.to_vec())
     }
 
     /// Shader specialisations and their bindings (written or not), for tests: what the operation would dispatch.
@@ -263,32 +299,13 @@ impl Backend for Gpu {
             if range.end > memory.class as usize || !range.start.is_multiple_of(4) || !range.len().is_multiple_of(4) {
                 return Err(Error::Shape(format!("read of bytes {range:?} does not fit a buffer of {} bytes", memory.class)));
             }
-            let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("read"),
-                size: range.len() as u64,
-                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
+            let staging = self.staging(range.len() as u64);
             {
                 let mut stream = lock(&self.stream);
                 stream.encoder().copy_buffer_to_buffer(&memory.buffer.raw, range.start as u64, &staging, 0, range.len() as u64);
                 stream.flush();
             }
-            let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
-            staging.map_async(wgpu::MapMode::Read, .., move |result| {
-                let _ = sender.send(result);
-            });
-            if let Err(error) = self.device.poll(wgpu::PollType::wait_indefinitely()) {
-                lock(&self.fault).message.get_or_insert(format!("waiting for the GPU failed: {error}"));
-            }
-            let mapped = receiver.receive().await;
-            self.check()?;
-            match mapped {
-                Some(Ok(())) => {}
-                other => return Err(Error::Gpu(format!("reading from the GPU failed: {other:?}"))),
-            }
-            let view = staging.get_mapped_range(..).map_err(|e| Error::Gpu(format!("reading from the GPU failed: {e}")))?;
-            Ok(view.to_vec())
+            self.fetch(staging).await
         })
     }
 
@@ -305,7 +322,9 @@ impl Backend for Gpu {
         if plan.is_empty() {
             return Ok(());
         }
-        lock(&self.fault).recording = op.name();
+        if let Some(last) = plan.last() {
+            lock(&self.fault).recording = (last.kernel.file, last.kernel.entry);
+        }
         let mut stream = lock(&self.stream);
         for dispatch in &plan {
             let bindings = dispatch.bindings.iter().map(bind).collect::<Result<Vec<_>>>()?;
@@ -335,11 +354,22 @@ impl Backend for Gpu {
     }
 
     fn mark(&self) -> Result<Mark> {
-        Ok(Mark(0))
+        self.check()?;
+        Ok(self.timer.as_ref().map_or(Mark(0), |timer| lock(timer).mark(&mut lock(&self.stream))))
     }
 
-    fn elapsed(&self, _: Mark, _: Mark) -> BoxFuture<'_, Result<Option<f64>>> {
-        Box::pin(std::future::ready(Ok(None)))
+    fn elapsed(&self, from: Mark, to: Mark) -> BoxFuture<'_, Result<Option<f64>>> {
+        Box::pin(async move {
+            let Some(timer) = &self.timer else { return Ok(None) };
+            let staging = self.staging(16);
+            {
+                let mut stream = lock(&self.stream);
+                lock(timer).resolve(&mut stream, [from, to], &staging)?;
+                stream.flush();
+            }
+            let bytes = self.fetch(staging).await?;
+            Ok(Some(lock(timer).seconds(&bytes)))
+        })
     }
 
     fn memory(&self) -> MemoryStats {
