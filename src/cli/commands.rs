@@ -148,7 +148,7 @@ fn summarize(outcome: &Outcome, config: &Config, run: &Run) {
     }
     if let Some(val) = &outcome.val {
         say(format!(
-            "the weights of epoch {} were kept: the best on validation ({}); {} steps in {:.1} s",
+            "the weights of epoch {} were kept, by validation ({}); {} steps in {:.1} s",
             outcome.best_epoch,
             percent(val),
             outcome.steps,

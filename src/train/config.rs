@@ -142,8 +142,8 @@ impl Settings {
     }
 
     /// Completes the settings for a data set. Small sets get more epochs (about 80,000 samples are seen, in 3 to 60 epochs),
-    /// smaller batches and a higher learning rate: on the digits, with the last writers of the training part held back, batches of 32 at 0.005 for 60
-    /// epochs reached 99.46 % (six seeds, lowest 99.41), batches of 64 at 0.003 for 40 epochs 99.06 % (98.52).
+    /// smaller batches, a higher learning rate and smoothed labels. Chosen on the digits' training part, one fifth of it (writers of their own) held back
+    /// at a time: without smoothing 96.9 % (mean of five folds and two seeds), with 0.1 97.7 %, 0.2 98.1 %, 0.3 97.9 %.
     ///
     /// # Errors
     /// [`Error::Config`] naming the flag that is out of range.
@@ -166,7 +166,7 @@ impl Settings {
             optimizer,
             schedule: self.schedule.unwrap_or_else(|| "one-cycle".into()),
             clip_grad_norm: self.clip_grad_norm.unwrap_or(0.0),
-            label_smoothing: self.label_smoothing.unwrap_or(if small { 0.1 } else { 0.0 }),
+            label_smoothing: self.label_smoothing.unwrap_or(if small { 0.2 } else { 0.0 }),
             val_fraction: self.val_fraction.unwrap_or(0.1),
             augment: self.augment.unwrap_or_else(|| "light".into()),
             seed: self.seed.unwrap_or(1),

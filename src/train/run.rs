@@ -22,13 +22,13 @@ pub struct State {
     pub batch: u64,
     /// Sum of the losses of that epoch's steps so far.
     pub epoch_loss: f64,
-    /// Validation accuracy and loss of the best weights so far, and their epoch.
+    /// The weights kept so far.
     pub best: Option<Best>,
     /// Training is complete.
     pub finished: bool,
 }
 
-/// The best weights so far.
+/// The weights kept so far: the best on validation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     /// Validation accuracy.
@@ -37,6 +37,8 @@ pub struct Best {
     pub loss: f64,
     /// Their epoch, from 1.
     pub epoch: u64,
+    /// The highest validation accuracy so far, which may be one image above.
+    pub highest: f64,
 }
 
 /// A run's folder.
