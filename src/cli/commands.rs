@@ -50,8 +50,8 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
         note(format!("device  {line}"));
         note(format!("data    {}: {}", config.data, sizes(&data)));
         note(format!(
-            "model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}",
-            config.model, config.optimizer, config.lr, config.schedule, config.batch_size
+            "model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}, label smoothing {}",
+            config.model, config.optimizer, config.lr, config.schedule, config.batch_size, config.label_smoothing
         ));
         note(format!("run     {}", run.path().display()));
     }
@@ -167,11 +167,17 @@ fn summarize(outcome: &Outcome, config: &Config, run: &Run) {
         if let Some(&(n, t, p)) = confused.first() {
             say(format!("most confused: {n} of class {} taken for {}", config.classes[t], config.classes[p]));
         }
-        let hint = if outcome.train_loss > 0.3 {
+        // What a network that fits smoothed targets perfectly is left with, in training and when it is judged by plain ones.
+        let off = config.label_smoothing / config.classes.len() as f64;
+        let on = 1.0 - config.label_smoothing + off;
+        let entropy = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
+        let train_loss = outcome.train_loss - entropy(on) - (config.classes.len() - 1) as f64 * entropy(off);
+        let loss = scores.loss + on.ln();
+        let hint = if train_loss > 0.3 {
             "the training loss is still high: more --epochs, a larger --model or another --lr"
-        } else if outcome.train_loss * 3.0 < scores.loss && config.augment == "none" {
+        } else if train_loss * 3.0 < loss && config.augment == "none" {
             "it fits the training images much better than others: --augment light, or more images"
-        } else if outcome.train_loss * 3.0 < scores.loss {
+        } else if train_loss * 3.0 < loss {
             "it fits the training images much better than others: more images would help most"
         } else {
             "another --seed shows how much of this is luck"
