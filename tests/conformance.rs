@@ -52,7 +52,7 @@ fn cpu_results_do_not_depend_on_the_number_of_threads() {
 #[cfg(feature = "gpu")]
 fn marks_measure_the_device_s_own_time() {
     let Some(gpu) = common::gpu(Default::default()) else { return };
-    let case = all().into_iter().filter(|c| c.op.name() == "matmul").max_by_key(|c| common::elements(c)).unwrap();
+    let case = all().into_iter().filter(|c| c.op.name() == "matmul").max_by_key(common::elements).unwrap();
     let reference = Cpu::reference().unwrap();
     let begun = std::time::Instant::now();
     let marks: Vec<_> = (0..3)
