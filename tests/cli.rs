@@ -130,6 +130,17 @@ fn a_run_can_be_measured_and_asked() {
         serde_json::from_str(run(&["predict".into(), out.display().to_string(), picture.display().to_string(), "--json".into()]).trim())
             .unwrap();
     assert_eq!(line["top"].as_array().unwrap().len(), 5);
+    // The weights alone: with a sidecar they answer as the run does; pixels there are 0..255.
+    let weights = folder.path().join("net.safetensors");
+    fs::copy(out.join("model.safetensors"), &weights).unwrap();
+    let ask = ["predict".to_owned(), weights.display().to_string(), picture.display().to_string(), "--json".into()];
+    refused(&ask.iter().map(String::as_str).collect::<Vec<_>>(), 2, &["net.toml", "sidecar"]);
+    fs::write(weights.with_extension("toml"), "model = \"mlp\"\ninput = [1, 8, 8]\nnum_classes = 10\nscale = 255.0\n").unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(run(&ask).trim()).unwrap()["top"], line["top"]);
+    fs::write(weights.with_extension("toml"), "model = \"mlp\"\ninput = [1, 8, 8]\nnum_classes = 10\nscale = 16\n").unwrap();
+    let eval = run(&["eval".into(), weights.display().to_string(), "--json".into()]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(eval.trim()).unwrap()["accuracy"], done["test_accuracy"]);
+    refused(&["eval", &weights.display().to_string(), "--model", "lenet5"], 2, &["net.safetensors"]);
     fs::write(&picture, "no picture").unwrap();
     refused(&["predict", &out.display().to_string(), &picture.display().to_string()], 2, &["seven.png"]);
     // A second run into the same folder is refused.

@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use super::{DevicesArgs, EvalArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device, say};
 use mappa::backend::profile::Cost;
-use mappa::data::{self, Dataset, Preprocessing};
+use mappa::data::{self, Dataset, Preprocessing, Sidecar};
 use mappa::io::{picture, safetensors};
 use mappa::metrics::{Predictions, Scores};
 use mappa::nn::{Context, Module, named_parameters};
@@ -11,7 +11,7 @@ use mappa::train::{self, Config, Options, Outcome, Run};
 use mappa::verify;
 use mappa::{DType, Device, Error, Result, Tensor, autodiff, models};
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -187,59 +187,76 @@ fn summarize(outcome: &Outcome, config: &Config, run: &Run) {
     say(format!("run {}; classify pictures with: mappa predict {} FILE...", run.path().display(), run.path().display()));
 }
 
-/// A trained module with what belongs to it.
+/// What belongs to trained weights, and where they are.
 struct Trained {
-    module: Box<dyn Module>,
-    config: Config,
+    weights: PathBuf,
+    about: Sidecar,
 }
 
-fn open_run(path: &Path, device: &Device) -> Result<Trained> {
-    let (run, config) = Run::open(path)?;
-    if !run.weights().exists() {
-        return Err(Error::data(path, "this run has no model.safetensors yet; let it train for an epoch"));
+impl Trained {
+    /// A run's folder, or a file of weights with its sidecar; `None` for a file without one.
+    fn find(path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Err(Error::data(path, "no such run or file of weights"));
+        }
+        if !path.is_dir() {
+            return Ok(Sidecar::beside(path)?.map(|about| Trained { weights: path.to_owned(), about }));
+        }
+        let (run, config) = Run::open(path)?;
+        if !run.weights().exists() {
+            return Err(Error::data(path, "this run has no model.safetensors yet; let it train for an epoch"));
+        }
+        let Config { model, classes, input, preprocessing, .. } = config;
+        Ok(Some(Trained { weights: run.weights().to_owned(), about: Sidecar { model, classes, input, preprocessing } }))
     }
-    let module = models::build(&config.model, config.input, config.classes.len(), device, config.seed)?;
-    safetensors::load_into(&*module, run.weights())?;
-    Ok(Trained { module, config })
+
+    fn load(&self, device: &Device) -> Result<Box<dyn Module>> {
+        let module = models::build(&self.about.model, self.about.input, self.about.classes.len(), device, 0)?;
+        safetensors::load_into(&*module, &self.weights)?;
+        Ok(module)
+    }
 }
 
 pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
     if args.batch_size == 0 {
         return Err(Error::Config("--batch-size 0: give at least 1".into()));
     }
-    if !args.source.exists() {
-        return Err(Error::data(&args.source, "no such run or file of weights"));
-    }
-    let from_run = args.source.is_dir();
-    let config = if from_run { Some(Config::read(&args.source)?) } else { None };
-    let source = args.data.clone().or(config.as_ref().map(|c| c.data.clone())).unwrap_or_else(|| "digits".into());
+    let found = Trained::find(&args.source)?;
+    let own = if args.source.is_dir() { Some(Config::read(&args.source)?.data) } else { None };
+    let source = args.data.clone().or(own).unwrap_or_else(|| "digits".into());
     let mut data = data::load(&source)?;
-    let (device, _) = open_device(&args.device)?;
-    let module = if let Some(config) = config {
-        if [data.channels, data.height, data.width] != config.input || data.classes.len() > config.classes.len() {
-            return Err(Error::Config(format!(
-                "--data {source}: images {}x{}x{} of {} classes do not fit this run's {:?} and {} classes",
-                data.channels,
-                data.height,
-                data.width,
-                data.classes.len(),
-                config.input,
-                config.classes.len()
-            )));
+    let mut trained = match (found, &args.model) {
+        (Some(trained), _) => trained,
+        (None, Some(model)) => {
+            let about = Sidecar {
+                model: model.clone(),
+                classes: data.classes.clone(),
+                input: [data.channels, data.height, data.width],
+                preprocessing: data.preprocessing.clone(),
+            };
+            Trained { weights: args.source.clone(), about }
         }
-        let trained = open_run(&args.source, &device)?;
-        // Preprocessing and classes belong to the model.
-        data.preprocessing = trained.config.preprocessing;
-        data.classes = trained.config.classes;
-        trained.module
-    } else {
-        let Some(model) = &args.model else {
-            return Err(Error::Config(format!("{}: a file of weights needs --model", args.source.display())));
-        };
-        let module = models::build(model, [data.channels, data.height, data.width], data.classes.len(), &device, 0)?;
-        safetensors::load_into(&*module, &args.source)?;
-        module
+        (None, None) => return Err(Error::Config(format!("{}: weights without a sidecar need --model", args.source.display()))),
     };
+    if let Some(model) = &args.model {
+        trained.about.model = model.clone();
+    }
+    if [data.channels, data.height, data.width] != trained.about.input || data.classes.len() > trained.about.classes.len() {
+        return Err(Error::Config(format!(
+            "--data {source}: images {}x{}x{} of {} classes do not fit a model for {:?} and {} classes",
+            data.channels,
+            data.height,
+            data.width,
+            data.classes.len(),
+            trained.about.input,
+            trained.about.classes.len()
+        )));
+    }
+    let (device, _) = open_device(&args.device)?;
+    let module = trained.load(&device)?;
+    // Preprocessing and classes belong to the model.
+    data.preprocessing = trained.about.preprocessing;
+    data.classes = trained.about.classes;
     let (part, name) = match (&data.test, &data.val) {
         (Some(test), _) => (test, "test"),
         (None, Some(val)) => (val, "validation"),
@@ -267,28 +284,36 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
 }
 
 pub fn predict(args: &PredictArgs) -> Result<ExitCode> {
+    let Some(trained) = Trained::find(&args.source)? else {
+        return Err(Error::data(
+            args.source.with_extension("toml"),
+            "weights need this sidecar, with model, input, classes, scale, mean and std; or give the run's folder",
+        ));
+    };
     let (device, _) = open_device(&args.device)?;
-    let Trained { module, config } = open_run(&args.run, &device)?;
-    let [c, h, w] = config.input;
-    // A picture's pixels are 0..255 whatever the range of the training data was: both become 0..1 before mean and std.
-    let tables = Preprocessing { scale: 255.0, ..config.preprocessing.clone() }.tables(c)?;
+    let module = trained.load(&device)?;
+    let Sidecar { classes, input: [c, h, w], preprocessing, .. } = trained.about;
+    // A picture's pixels are 0..255, and so are those that a sidecar means. A run's own data had its range as the scale (0..16: 16), unless
+    // that is 1: pixels as they are.
+    let scale = if args.source.is_dir() && preprocessing.scale != 1.0 { 255.0 } else { preprocessing.scale };
+    let tables = Preprocessing { scale, ..preprocessing }.tables(c)?;
     let _guard = autodiff::no_grad();
     for path in &args.files {
         let pixels = picture::read(path, c, h, w)?;
         let input: Vec<f32> = pixels.iter().enumerate().map(|(i, &p)| tables[i / (h * w)][p as usize]).collect();
         let x = Tensor::from_slice(&device, &[1, c, h, w], &input)?;
         let logits = module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?;
-        let mut predictions = Predictions::new(config.classes.len());
+        let mut predictions = Predictions::new(classes.len());
         predictions.add(&logits, &[0]);
-        let mut order: Vec<usize> = (0..config.classes.len()).collect();
+        let mut order: Vec<usize> = (0..classes.len()).collect();
         let p = &predictions.probabilities;
         order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
         if args.device.json {
-            let top: Vec<_> = order.iter().take(5).map(|&i| json!({ "class": config.classes[i], "probability": p[i] })).collect();
-            say(json!({ "path": path.display().to_string(), "class": config.classes[order[0]], "probability": p[order[0]], "top": top }));
+            let top: Vec<_> = order.iter().take(5).map(|&i| json!({ "class": classes[i], "probability": p[i] })).collect();
+            say(json!({ "path": path.display().to_string(), "class": classes[order[0]], "probability": p[order[0]], "top": top }));
         } else {
-            let rest: Vec<String> = order.iter().skip(1).take(2).map(|&i| format!("{} {:.1} %", config.classes[i], 100.0 * p[i])).collect();
-            say(format!("{}: {} {:.1} % (then {})", path.display(), config.classes[order[0]], 100.0 * p[order[0]], rest.join(", ")));
+            let rest: Vec<String> = order.iter().skip(1).take(2).map(|&i| format!("{} {:.1} %", classes[i], 100.0 * p[i])).collect();
+            say(format!("{}: {} {:.1} % (then {})", path.display(), classes[order[0]], 100.0 * p[order[0]], rest.join(", ")));
         }
     }
     Ok(ExitCode::SUCCESS)

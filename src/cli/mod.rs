@@ -143,7 +143,7 @@ impl TrainArgs {
 
 #[derive(Args)]
 struct EvalArgs {
-    /// A run's folder, or a file of weights (then --model says which network)
+    /// A run's folder, or a file of weights (its sidecar, a TOML file of the same stem, or --model says which network)
     #[arg(value_name = "RUN|WEIGHTS")]
     source: PathBuf,
     /// The network of a file of weights
@@ -161,9 +161,9 @@ struct EvalArgs {
 
 #[derive(Args)]
 struct PredictArgs {
-    /// A run's folder
-    #[arg(value_name = "RUN")]
-    run: PathBuf,
+    /// A run's folder, or a file of weights with its sidecar, a TOML file of the same stem
+    #[arg(value_name = "RUN|WEIGHTS")]
+    source: PathBuf,
     /// Pictures to classify
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,

@@ -1,4 +1,4 @@
-//! `dataset.toml`, which stands beside the data and says what files of pixels cannot: class names and preprocessing.
+//! What files of numbers cannot say of themselves: class names and preprocessing, in a `dataset.toml` beside data, in a sidecar beside weights.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Preprocessing;
 use crate::error::{Error, Result};
 
-/// The content of a `dataset.toml`; every key may be left out.
+/// The content of a `dataset.toml` or of a sidecar; every key may be left out.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Description {
@@ -17,6 +17,10 @@ pub(super) struct Description {
     pub(super) name: Option<String>,
     /// Class names, in the order of the labels.
     pub(super) classes: Option<Vec<String>>,
+    /// Their number, where they have no names; a sidecar's key.
+    num_classes: Option<usize>,
+    /// The architecture, a sidecar's key.
+    model: Option<String>,
     /// The shape `[C, H, W]` of an image.
     pub(super) input: Option<[usize; 3]>,
     scale: Option<f32>,
@@ -78,6 +82,45 @@ impl Description {
     }
 }
 
+/// What belongs to a file of weights: the TOML file of the same stem beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sidecar {
+    /// The architecture, a name of [`models::NAMES`](crate::models::NAMES).
+    pub model: String,
+    /// Class names in the order of the outputs; numbers where the file gives only `num_classes`.
+    pub classes: Vec<String>,
+    /// `[C, H, W]` of an input.
+    pub input: [usize; 3],
+    /// From pixels to inputs.
+    pub preprocessing: Preprocessing,
+}
+
+impl Sidecar {
+    /// Reads the sidecar of `weights`; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when it cannot be read, or lacks `model`, `input` or the classes.
+    pub fn beside(weights: &Path) -> Result<Option<Self>> {
+        let path = weights.with_extension("toml");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let own = Description::read(&path)?;
+        let lacks = |key: &str| Error::data(&path, format!("the sidecar of {} lacks the key {key}", weights.display()));
+        let input = own.input.ok_or_else(|| lacks("input, such as [3, 32, 32]"))?;
+        let preprocessing = own.preprocessing(&path, input[0])?;
+        let classes = match (own.classes, own.num_classes) {
+            (Some(classes), Some(n)) if n != classes.len() => {
+                return Err(Error::data(&path, format!("num_classes = {n}, but classes names {}", classes.len())));
+            }
+            (Some(classes), _) => classes,
+            (None, Some(n)) => (0..n).map(|class| class.to_string()).collect(),
+            (None, None) => return Err(lacks("classes, a list of names, or num_classes")),
+        };
+        Ok(Some(Sidecar { model: own.model.ok_or_else(|| lacks("model, such as \"lenet5\""))?, classes, input, preprocessing }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,10 +147,33 @@ mod tests {
     fn unknown_keys_and_wrong_types_are_named_with_their_line() {
         assert_eq!(
             error("scale = 255.0\nstdev = [1.0]"),
-            "dataset.toml: line 2: unknown field `stdev`, expected one of `name`, `classes`, `input`, `scale`, `mean`, `std`"
+            "dataset.toml: line 2: unknown field `stdev`, expected one of `name`, `classes`, `num_classes`, `model`, `input`, `scale`, `mean`, `std`"
         );
         assert_eq!(error("\n\nmean = 'grey'"), "dataset.toml: line 3: invalid type: string \"grey\", expected a sequence");
         assert!(error("scale = ").starts_with("dataset.toml: line 1: "));
+    }
+
+    #[test]
+    fn a_sidecar_says_all_or_what_it_lacks() {
+        let dir = tempfile::tempdir().unwrap();
+        let weights = dir.path().join("net.v1.safetensors");
+        assert_eq!(Sidecar::beside(&weights).unwrap(), None);
+        let write = |text: &str| std::fs::write(dir.path().join("net.v1.toml"), text).unwrap();
+        let message = || Sidecar::beside(&weights).unwrap_err().to_string();
+        let mut text = String::new();
+        for (lacks, line) in
+            [("key input", "input = [1, 8, 8]\n"), ("key classes", "num_classes = 2\n"), ("key model", "model = \"mlp\"\n")]
+        {
+            write(&text);
+            assert!(message().contains(lacks), "{}", message());
+            text += line;
+        }
+        write(&text);
+        let want =
+            Sidecar { model: "mlp".into(), classes: vec!["0".into(), "1".into()], input: [1, 8, 8], preprocessing: Preprocessing::new(1) };
+        assert_eq!(Sidecar::beside(&weights).unwrap(), Some(want));
+        write(&(text + "classes = [\"a\"]"));
+        assert!(message().contains("num_classes = 2, but classes names 1"), "{}", message());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod loader;
 mod preprocessing;
 mod split;
 
+pub use description::Sidecar;
 pub use digits::digits;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use preprocessing::Preprocessing;

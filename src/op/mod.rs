@@ -3,6 +3,7 @@
 //! One file a family: its attributes and its shape rule. Nothing here touches memory or a device.
 
 pub mod conv;
+pub mod custom;
 pub mod elementwise;
 pub mod layout;
 pub mod matmul;
@@ -17,6 +18,7 @@ mod tolerance;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, Spec};
 pub use conv::{Conv, Conv2dOptions};
+pub use custom::{Custom, CustomOp};
 pub use elementwise::{Binary, Elementwise, Unary};
 pub use layout::Layout;
 pub use matmul::Matmul;
@@ -51,6 +53,8 @@ pub enum Op {
     Norm(Norm),
     /// Fused optimiser steps.
     Optimizer(Optimizer),
+    /// Operations from outside the crate.
+    Custom(Custom),
 }
 
 impl Op {
@@ -70,6 +74,7 @@ impl Op {
             Op::Random(op) => op.infer(inputs),
             Op::Norm(op) => op.infer(inputs),
             Op::Optimizer(op) => op.infer(inputs),
+            Op::Custom(op) => op.infer(inputs),
         }
     }
 
@@ -98,6 +103,7 @@ impl Op {
             Op::Random(_) => "random",
             Op::Norm(_) => "norm",
             Op::Optimizer(_) => "optimizer",
+            Op::Custom(_) => "custom",
         }
     }
 
@@ -128,6 +134,7 @@ impl Op {
             Op::Random(op) => format!("{op:?}"),
             Op::Norm(op) => format!("{op:?}"),
             Op::Optimizer(op) => format!("{op:?}"),
+            Op::Custom(op) => return op.name().to_owned(),
         };
         let head = text.split([' ', '{', '(']).next().unwrap_or_default();
         let mut name = String::new();

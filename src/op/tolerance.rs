@@ -123,6 +123,7 @@ impl Op {
                 }
             }
             Op::Optimizer(Optimizer::ClipFactor { .. }) => summed(inputs[0].shape.len(), 0.0) + rounded(8.0),
+            Op::Custom(op) => op.tolerance(inputs, output, size),
             // Updated operands: a few roundings of the operand and of one update.
             Op::Optimizer(_) => rounded(8.0) + 16.0 * U * (input(0) + input(1)),
         }

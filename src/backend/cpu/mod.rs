@@ -4,6 +4,7 @@
 //! the reference; its results do not depend on the number of threads.
 
 mod conv;
+mod custom;
 mod elementwise;
 mod layout;
 mod matmul;
@@ -131,6 +132,7 @@ impl Cpu {
             Op::Random(op) => random::run::<T>(op, args),
             Op::Norm(op) => norm::run::<T>(op, args, fast),
             Op::Optimizer(op) => optimizer::run::<T>(op, args, fast),
+            Op::Custom(op) => custom::run(op, args),
         }
     }
 }

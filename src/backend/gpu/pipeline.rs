@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// One specialisation of an entry point.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Kernel {
-    /// Source file in `shaders/`, without its ending.
+    /// Source file in `shaders/`, without its ending; the name of an operation from outside the crate.
     pub file: &'static str,
     /// Entry point.
     pub entry: &'static str,
@@ -16,11 +16,13 @@ pub struct Kernel {
     pub specs: Vec<(&'static str, u32)>,
     /// `override` constants; flags are 0 or 1.
     pub constants: Vec<(&'static str, u32)>,
+    /// The text of an operation from outside the crate, in the place of the file.
+    pub text: Option<&'static str>,
 }
 
 impl Kernel {
     pub(super) fn new(file: &'static str, entry: &'static str) -> Self {
-        Kernel { file, entry, specs: Vec::new(), constants: Vec::new() }
+        Kernel { file, entry, specs: Vec::new(), constants: Vec::new(), text: None }
     }
 
     pub(super) fn constant(mut self, name: &'static str, value: u32) -> Self {
@@ -44,7 +46,7 @@ pub(super) struct Pipeline {
 pub(super) struct Pipelines {
     sources: Sources,
     made: HashMap<(Kernel, Vec<bool>), Arc<Pipeline>>,
-    modules: HashMap<(&'static str, Vec<(&'static str, u32)>), wgpu::ShaderModule>,
+    modules: HashMap<(&'static str, Vec<(&'static str, u32)>, Option<&'static str>), wgpu::ShaderModule>,
 }
 
 impl Pipelines {
@@ -59,9 +61,12 @@ impl Pipelines {
         if let Some(pipeline) = self.made.get(&key) {
             return Ok(Arc::clone(pipeline));
         }
-        let module_key = (kernel.file, kernel.specs.clone());
+        let module_key = (kernel.file, kernel.specs.clone(), kernel.text);
         if !self.modules.contains_key(&module_key) {
-            let source = self.sources.expand(kernel.file, &kernel.specs)?;
+            let source = match kernel.text {
+                Some(text) => self.sources.expand_text(kernel.file, text, &[])?,
+                None => self.sources.expand(kernel.file, &kernel.specs)?,
+            };
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.file), source: wgpu::ShaderSource::Wgsl(source.into()) };
             self.modules.insert(module_key.clone(), device.create_shader_module(descriptor));
         }

@@ -56,7 +56,10 @@ impl Sources {
     /// # Errors
     /// [`Error::Gpu`] for an unknown include, or a constant that the source does not mark with `//#spec`.
     pub fn expand(&self, family: &str, specs: &[(&str, u32)]) -> Result<String> {
-        let text = self.get(family)?;
+        self.expand_text(family, self.get(family)?, specs)
+    }
+
+    pub(super) fn expand_text(&self, name: &str, text: &str, specs: &[(&str, u32)]) -> Result<String> {
         let mut out = String::with_capacity(text.len() * 2);
         for line in text.lines() {
             match line.strip_prefix("//#include ") {
@@ -65,11 +68,11 @@ impl Sources {
             }
             out.push('\n');
         }
-        for (name, value) in specs {
-            let head = format!("const {name}: u32 = ");
+        for (constant, value) in specs {
+            let head = format!("const {constant}: u32 = ");
             let line = out.lines().find(|l| l.starts_with(&head) && l.ends_with("//#spec"));
             let Some(line) = line.map(str::to_owned) else {
-                return Err(Error::Gpu(format!("shader {family} has no line '{head}...; //#spec'")));
+                return Err(Error::Gpu(format!("shader {name} has no line '{head}...; //#spec'")));
             };
             out = out.replacen(&line, &format!("{head}{value}u; //#spec"), 1);
         }

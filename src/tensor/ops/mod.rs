@@ -1,6 +1,7 @@
 //! Operations on tensors, one file a family, each forward beside its gradient rule (vjp).
 
 mod conv;
+mod custom;
 mod elementwise;
 mod layout;
 mod matmul;
@@ -62,6 +63,11 @@ impl From<crate::op::Norm> for Op {
         Op::Norm(op)
     }
 }
+impl From<crate::op::Custom> for Op {
+    fn from(op: crate::op::Custom) -> Op {
+        Op::Custom(op)
+    }
+}
 impl From<crate::op::Optimizer> for Op {
     fn from(op: crate::op::Optimizer) -> Op {
         Op::Optimizer(op)
@@ -84,6 +90,8 @@ pub(crate) fn saves(op: &Op) -> Saves {
         Op::Random(_) => (&[], &[]),
         Op::Norm(op) => norm::saves(op),
         Op::Optimizer(_) => (&[], &[]),
+        // Whatever its gradient reads: the operands alone, as many as a default binding limit allows.
+        Op::Custom(_) => (&[0, 1, 2, 3, 4, 5, 6, 7], &[]),
     }
 }
 
@@ -100,6 +108,7 @@ pub(crate) fn vjp(op: &Op, r: &Recorded, dy: &Tensor, grads: &mut Grads) -> Resu
         Op::Random(f) => random::vjp(f, dy, grads),
         Op::Norm(f) => norm::vjp(f, r, dy, grads),
         Op::Optimizer(_) => Err(no_gradient(op)),
+        Op::Custom(f) => custom::vjp(f, r, dy, grads),
     }
 }
 

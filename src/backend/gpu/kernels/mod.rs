@@ -1,6 +1,7 @@
 //! From operations to dispatches, one file a family. Nothing here touches the GPU: a plan is data.
 
 mod conv;
+mod custom;
 mod elementwise;
 mod layout;
 mod matmul;
@@ -95,10 +96,10 @@ impl Plan<'_> {
     ) -> Result<()> {
         let read = reads.iter().map(|o| Bound { operand: (*o).clone(), write: false });
         let write = writes.iter().map(|o| Bound { operand: (*o).clone(), write: true });
-        self.push_bound(kernel, read.chain(write).collect(), params, groups)
+        self.push_bound(kernel, read.chain(write).collect(), bytemuck::bytes_of(params).to_vec(), groups)
     }
 
-    fn push_bound(&mut self, kernel: Kernel, bindings: Vec<Bound>, params: &impl bytemuck::NoUninit, groups: [u32; 3]) -> Result<()> {
+    fn push_bound(&mut self, kernel: Kernel, bindings: Vec<Bound>, params: Vec<u8>, groups: [u32; 3]) -> Result<()> {
         for b in &bindings {
             if b.operand.spec.len_bytes() as u64 > self.limits.binding_bytes {
                 return Err(Error::Shape(format!(
@@ -109,7 +110,7 @@ impl Plan<'_> {
                 )));
             }
         }
-        self.dispatches.push(Dispatch { kernel, bindings, params: bytemuck::bytes_of(params).to_vec(), groups });
+        self.dispatches.push(Dispatch { kernel, bindings, params, groups });
         Ok(())
     }
 }
@@ -169,6 +170,7 @@ pub fn lower(
         Op::Random(op) => random::lower(op, inputs, outputs, &mut plan)?,
         Op::Norm(op) => norm::lower(op, inputs, outputs, &mut plan)?,
         Op::Optimizer(op) => optimizer::lower(op, inputs, outputs, &mut plan)?,
+        Op::Custom(op) => custom::lower(op, inputs, outputs, &mut plan)?,
     }
     Ok(plan.dispatches)
 }

@@ -69,5 +69,5 @@ pub(super) fn lower(op: &Optimizer, inputs: &[Operand], outputs: &[Operand], pla
     };
     let in_place = crate::op::Op::Optimizer(*op).in_place();
     let bindings = inputs.iter().enumerate().map(|(i, o)| Bound { operand: o.clone(), write: in_place.contains(&i) }).collect();
-    plan.push_bound(kernel.constant("WG", WG), bindings, &params, plan.fold(n, WG)?)
+    plan.push_bound(kernel.constant("WG", WG), bindings, bytemuck::bytes_of(&params).to_vec(), plan.fold(n, WG)?)
 }
