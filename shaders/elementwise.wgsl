@@ -1,15 +1,18 @@
-// elementwise: y[i] = f(x[i]), dx[i] = f'(s[i]) dy[i], y = f(a, b) broadcast, acc += x, fill.
+// elementwise: y[i] = f(x[i]), dx[i] = f'(s[i]) dy[i], y = f(a, b) broadcast, comparisons, where, casts, acc += x, fill.
 //
 // Layout     f32, contiguous. The entries ending in 4 take vectors of four values and need n % 4 == 0.
 // Bindings   the operands in order (read), the result (read_write), params (uniform)
 // Dispatch   one invocation an element (or a vector), WG a workgroup, folded to 2-D
 // Overrides  WG: invocations per workgroup; OP: the function, numbered in src/backend/gpu/kernels/elementwise.rs
-// Precision  shared/math.wgsl for exp, log, tanh, sigmoid; WGSL's own for the rest (division 2.5 ulp).
+// Precision  shared/math.wgsl for the transcendental functions; WGSL's own for the rest (division 2.5 ulp).
 //#include shared/index.wgsl
 //#include shared/math.wgsl
 
 override WG: u32 = 256u;
 override OP: u32 = 0u;
+// Types of the operands of `compare` and `convert`, and of the result of `convert`: 0 f32, 1 i32, 2 u32.
+override FROM: u32 = 0u;
+override TO: u32 = 0u;
 
 struct Params {
     n: u32,
@@ -19,6 +22,7 @@ struct Params {
     sizes: array<vec4<u32>, 2>,
     stride_a: array<vec4<u32>, 2>,
     stride_b: array<vec4<u32>, 2>,
+    stride_c: array<vec4<u32>, 2>,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -31,8 +35,30 @@ struct Params {
 @group(0) @binding(3) var<uniform> params3: Params;
 @group(0) @binding(1) var<storage, read> b4: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> z4: array<vec4<f32>>;
+@group(0) @binding(0) var<storage, read> word_a: array<u32>;
+@group(0) @binding(1) var<storage, read_write> word_y: array<u32>;
+@group(0) @binding(1) var<storage, read> word_b: array<u32>;
+@group(0) @binding(2) var<storage, read_write> word_z: array<u32>;
+@group(0) @binding(2) var<storage, read> word_c: array<u32>;
+@group(0) @binding(3) var<storage, read_write> word_w: array<u32>;
+@group(0) @binding(4) var<uniform> params4: Params;
 @group(0) @binding(0) var<storage, read_write> words: array<u32>;
 @group(0) @binding(1) var<uniform> params1: Params;
+
+const SELU_SCALE: f32 = 1.050701;
+const SELU_ALPHA: f32 = 1.6732632;
+// sqrt(1/2), and sqrt(2/pi).
+const HALF_ROOT: f32 = 0.70710677;
+const GELU_SLOPE: f32 = 0.7978846;
+
+fn gelu_angle(v: f32) -> f32 {
+    return GELU_SLOPE * (v + 0.044715 * v * v * v);
+}
+
+// v within [0, high]; NaN stays.
+fn clamped(v: f32, high: f32) -> f32 {
+    return select(select(v, 0.0, v < 0.0), high, v > high);
+}
 
 fn unary_of(v: f32, p: f32, q: f32) -> f32 {
     switch OP {
@@ -48,12 +74,45 @@ fn unary_of(v: f32, p: f32, q: f32) -> f32 {
         case 8u: { return select(p * v, v, v > 0.0); }
         case 9u: { return sigmoid(v); }
         case 10u: { return accurate_tanh(v); }
-        default: { return p * v + q; }
+        case 11u: { return p * v + q; }
+        case 12u: { return 1.0 / sqrt(v); }
+        case 13u: { return select(select(0.0, 1.0, v > 0.0), -1.0, v < 0.0); }
+        case 14u: { return floor(v); }
+        case 15u: { return ceil(v); }
+        case 16u: { return round(v); }
+        case 17u: { return cos_sin(v).y; }
+        case 18u: { return cos_sin(v).x; }
+        case 19u: { let t = cos_sin(v); return t.y / t.x; }
+        case 20u: { return accurate_asin(v); }
+        case 21u: { return accurate_acos(v); }
+        case 22u: { return accurate_atan(v); }
+        case 23u: { return accurate_sinh(v); }
+        case 24u: { return accurate_cosh(v); }
+        case 25u: { return accurate_asinh(v); }
+        case 26u: { return accurate_acosh(v); }
+        case 27u: { return accurate_atanh(v); }
+        case 28u: { return accurate_erf(v); }
+        case 29u: { return accurate_pow(v, p); }
+        // `select` lets NaN pass.
+        case 30u: { let low = select(v, p, v < p); return select(low, q, low > q); }
+        case 31u: { return select(v, q, v <= p); }
+        case 32u: { return select(p * accurate_expm1(v), v, v > 0.0); }
+        case 33u: { return SELU_SCALE * select(SELU_ALPHA * accurate_expm1(v), v, v > 0.0); }
+        case 34u: { return select(p * accurate_expm1(v / p), v, v > 0.0); }
+        case 35u: { return 0.5 * v * (1.0 + accurate_erf(v * HALF_ROOT)); }
+        case 36u: { return 0.5 * v * (1.0 + accurate_tanh(gelu_angle(v))); }
+        case 37u: { return v * sigmoid(v); }
+        case 38u: { return v * accurate_tanh(softplus(v)); }
+        case 39u: { return v * (clamped(v + 3.0, 6.0) / 6.0); }
+        case 40u: { return clamped(v + 3.0, 6.0) / 6.0; }
+        case 41u: { return select(softplus(p * v) / p, v, p * v > q); }
+        case 42u: { return v / (1.0 + abs(v)); }
+        default: { return -softplus(-v); }
     }
 }
 
 // f'(s) dy, s being the input or the output as `Unary::saved` says.
-fn derivative_of(s: f32, dy: f32, p: f32) -> f32 {
+fn derivative_of(s: f32, dy: f32, p: f32, q: f32) -> f32 {
     switch OP {
         case 0u: { return -dy; }
         case 1u: { return s * dy; }
@@ -66,7 +125,43 @@ fn derivative_of(s: f32, dy: f32, p: f32) -> f32 {
         case 8u: { return select(p * dy, dy, s > 0.0); }
         case 9u: { return s * (1.0 - s) * dy; }
         case 10u: { return (1.0 - s * s) * dy; }
-        default: { return p * dy; }
+        case 11u: { return p * dy; }
+        case 12u: { return -0.5 * s * s * s * dy; }
+        case 13u, 14u, 15u, 16u: { return 0.0; }
+        case 17u: { return cos_sin(s).x * dy; }
+        case 18u: { return -cos_sin(s).y * dy; }
+        case 19u: { return (1.0 + s * s) * dy; }
+        case 20u: { return dy / sqrt((1.0 - s) * (1.0 + s)); }
+        case 21u: { return -dy / sqrt((1.0 - s) * (1.0 + s)); }
+        case 22u: { return dy / (1.0 + s * s); }
+        case 23u: { return accurate_cosh(s) * dy; }
+        case 24u: { return accurate_sinh(s) * dy; }
+        case 25u: { return dy / sqrt(1.0 + s * s); }
+        case 26u: { return dy / sqrt((s - 1.0) * (s + 1.0)); }
+        case 27u: { return dy / ((1.0 - s) * (1.0 + s)); }
+        case 28u: { return 1.1283792 * accurate_exp(-s * s) * dy; }
+        case 29u: {
+            if p == 0.0 { return 0.0; }
+            return p * accurate_pow(s, p - 1.0) * dy;
+        }
+        case 30u: { return select(0.0, dy, s > p && s < q); }
+        case 31u: { return select(0.0, dy, s > p); }
+        case 32u: { return select(p * accurate_exp(s) * dy, dy, s > 0.0); }
+        case 33u: { return SELU_SCALE * select(SELU_ALPHA * accurate_exp(s), 1.0, s > 0.0) * dy; }
+        case 34u: { return select(accurate_exp(s / p) * dy, dy, s > 0.0); }
+        // Probability and density of the normal distribution.
+        case 35u: { return (0.5 * (1.0 + accurate_erf(s * HALF_ROOT)) + s * 0.3989423 * accurate_exp(-0.5 * s * s)) * dy; }
+        case 36u: {
+            let t = accurate_tanh(gelu_angle(s));
+            return (0.5 * (1.0 + t) + 0.5 * s * (1.0 - t * t) * GELU_SLOPE * (1.0 + 0.134145 * s * s)) * dy;
+        }
+        case 37u: { let g = sigmoid(s); return g * (1.0 + s * (1.0 - g)) * dy; }
+        case 38u: { let t = accurate_tanh(softplus(s)); return (t + s * sigmoid(s) * (1.0 - t * t)) * dy; }
+        case 39u: { return select(select((s / 3.0 + 0.5) * dy, dy, s >= 3.0), 0.0, s <= -3.0); }
+        case 40u: { return select(0.0, dy / 6.0, s > -3.0 && s < 3.0); }
+        case 41u: { return select(sigmoid(p * s) * dy, dy, p * s > q); }
+        case 42u: { let d = 1.0 + abs(s); return dy / (d * d); }
+        default: { return sigmoid(-s) * dy; }
     }
 }
 
@@ -76,7 +171,15 @@ fn binary_of(a: f32, b: f32) -> f32 {
         case 1u: { return a - b; }
         case 2u: { return a * b; }
         case 3u: { return a / b; }
-        default: { return select(0.0, 1.0, a == b); }
+        // NaN where one operand is.
+        case 4u: { return select(select(b, a, a > b), a + b, is_nan(a) || is_nan(b)); }
+        case 5u: { return select(select(b, a, a < b), a + b, is_nan(a) || is_nan(b)); }
+        case 6u: { return accurate_pow(a, b); }
+        case 7u: {
+            let rest = exact_fmod(a, b);
+            return select(rest, rest + b, rest != 0.0 && (rest < 0.0) != (b < 0.0));
+        }
+        default: { return exact_fmod(a, b); }
     }
 }
 
@@ -99,7 +202,7 @@ fn unary4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
 @compute @workgroup_size(WG)
 fn unary_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
-    if i < params3.n { z[i] = derivative_of(x[i], b[i], params3.p); }
+    if i < params3.n { z[i] = derivative_of(x[i], b[i], params3.p, params3.q); }
 }
 
 @compute @workgroup_size(WG)
@@ -109,7 +212,8 @@ fn unary_backward4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
     let s = x4[i];
     let d = b4[i];
     let p = params3.p;
-    z4[i] = vec4(derivative_of(s.x, d.x, p), derivative_of(s.y, d.y, p), derivative_of(s.z, d.z, p), derivative_of(s.w, d.w, p));
+    let q = params3.q;
+    z4[i] = vec4(derivative_of(s.x, d.x, p, q), derivative_of(s.y, d.y, p, q), derivative_of(s.z, d.z, p, q), derivative_of(s.w, d.w, p, q));
 }
 
 @compute @workgroup_size(WG)
@@ -127,6 +231,83 @@ fn binary4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     let p = x4[i];
     let q = b4[i];
     z4[i] = vec4(binary_of(p.x, q.x), binary_of(p.y, q.y), binary_of(p.z, q.z), binary_of(p.w, q.w));
+}
+
+// Values of any type as words. NaN is known by its bits: a compiler may assume that it does not occur.
+fn less(a: u32, b: u32) -> bool {
+    switch FROM {
+        case 0u: { return bitcast<f32>(a) < bitcast<f32>(b) && !is_nan(bitcast<f32>(a)) && !is_nan(bitcast<f32>(b)); }
+        case 1u: { return bitcast<i32>(a) < bitcast<i32>(b); }
+        default: { return a < b; }
+    }
+}
+
+fn equal(a: u32, b: u32) -> bool {
+    if FROM == 0u { return bitcast<f32>(a) == bitcast<f32>(b) && !is_nan(bitcast<f32>(a)) && !is_nan(bitcast<f32>(b)); }
+    return a == b;
+}
+
+@compute @workgroup_size(WG)
+fn compare(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * WG + lane;
+    if i >= params3.n { return; }
+    let p = word_a[offset8(i, params3.sizes, params3.stride_a)];
+    let q = word_b[offset8(i, params3.sizes, params3.stride_b)];
+    var holds = false;
+    switch OP {
+        case 0u: { holds = equal(p, q); }
+        case 1u: { holds = !equal(p, q); }
+        case 2u: { holds = less(p, q); }
+        case 3u: { holds = less(p, q) || equal(p, q); }
+        case 4u: { holds = less(q, p); }
+        default: { holds = less(q, p) || equal(p, q); }
+    }
+    word_z[i] = u32(holds);
+}
+
+@compute @workgroup_size(WG)
+fn choose(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * WG + lane;
+    if i >= params4.n { return; }
+    if word_a[offset8(i, params4.sizes, params4.stride_a)] != 0u {
+        word_w[i] = word_b[offset8(i, params4.sizes, params4.stride_b)];
+    } else {
+        word_w[i] = word_c[offset8(i, params4.sizes, params4.stride_c)];
+    }
+}
+
+// Saturating; the f32 bounds are the largest values below 2^31 and 2^32.
+@compute @workgroup_size(WG)
+fn convert(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * WG + lane;
+    if i >= params.n { return; }
+    let v = word_a[i];
+    let f = bitcast<f32>(v);
+    var out = v;
+    if FROM == 0u && TO == 1u {
+        out = bitcast<u32>(i32(clamp(f, -2147483648.0, 2147483520.0)));
+        if f >= 2147483648.0 { out = 0x7fffffffu; }
+    }
+    if FROM == 0u && TO == 2u {
+        out = u32(clamp(f, 0.0, 4294967040.0));
+        if f >= 4294967296.0 { out = 0xffffffffu; }
+    }
+    if FROM == 0u && TO != 0u && is_nan(f) { out = 0u; }
+    if FROM == 1u && TO == 0u { out = bitcast<u32>(f32(bitcast<i32>(v))); }
+    if FROM == 1u && TO == 2u { out = u32(max(bitcast<i32>(v), 0)); }
+    if FROM == 2u && TO == 0u { out = bitcast<u32>(f32(v)); }
+    if FROM == 2u && TO == 1u { out = min(v, 0x7fffffffu); }
+    word_y[i] = out;
+}
+
+// Bits of OP: 1 NaN, 2 positive infinity, 4 negative infinity.
+@compute @workgroup_size(WG)
+fn classify(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * WG + lane;
+    if i >= params.n { return; }
+    let v = word_a[i];
+    let holds = (OP & 1u) != 0u && (v & 0x7fffffffu) > 0x7f800000u || (OP & 2u) != 0u && v == 0x7f800000u || (OP & 4u) != 0u && v == 0xff800000u;
+    word_y[i] = u32(holds);
 }
 
 @compute @workgroup_size(WG)

@@ -48,14 +48,15 @@ impl Shape {
 
     /// Row-major strides in elements.
     pub fn strides(&self) -> Vec<usize> {
-        let mut strides = vec![1; self.len_rank()];
-        for d in (1..self.len_rank()).rev() {
+        let mut strides = vec![1; self.rank()];
+        for d in (1..self.rank()).rev() {
             strides[d - 1] = strides[d] * self[d];
         }
         strides
     }
 
-    fn len_rank(&self) -> usize {
+    /// The number of dimensions; `len` is the number of elements.
+    pub fn rank(&self) -> usize {
         self.rank as usize
     }
 
@@ -88,7 +89,7 @@ impl Shape {
         let rank = a.rank.max(b.rank) as usize;
         let mut dims = vec![1; rank];
         for (i, out) in dims.iter_mut().enumerate() {
-            let size = |s: &Shape| if i + s.len_rank() >= rank { s[i + s.len_rank() - rank] } else { 1 };
+            let size = |s: &Shape| if i + s.rank() >= rank { s[i + s.rank() - rank] } else { 1 };
             *out = match (size(a), size(b)) {
                 (x, y) if x == y => x,
                 (1, y) => y,
@@ -106,8 +107,8 @@ impl Shape {
     /// Strides with which a tensor of this shape is read as one of shape `to`: 0 along broadcast dimensions.
     pub fn broadcast_strides(&self, to: &Shape) -> Vec<usize> {
         let own = self.strides();
-        let lead = to.len_rank() - self.len_rank();
-        (0..to.len_rank()).map(|i| if i < lead || self[i - lead] == 1 { 0 } else { own[i - lead] }).collect()
+        let lead = to.rank() - self.rank();
+        (0..to.rank()).map(|i| if i < lead || self[i - lead] == 1 { 0 } else { own[i - lead] }).collect()
     }
 }
 

@@ -20,8 +20,13 @@ fn every_vjp_agrees_with_finite_differences() {
                 leaves.push(Tensor::from_slice(&device, &spec.shape, &values).unwrap());
                 constants.push(None);
             } else {
-                let values: Vec<i32> = bytes.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap())).collect();
-                constants.push(Some(Tensor::from_slice(&device, &spec.shape, &values).unwrap()));
+                let words = bytes.chunks_exact(4).map(|b| b.try_into().unwrap());
+                let constant = match spec.dtype {
+                    DType::U32 => Tensor::from_slice(&device, &spec.shape, &words.map(u32::from_le_bytes).collect::<Vec<u32>>()),
+                    _ => Tensor::from_slice(&device, &spec.shape, &words.map(i32::from_le_bytes).collect::<Vec<i32>>()),
+                };
+                let constant = constant.unwrap();
+                constants.push(Some(constant));
             }
         }
         // The cross-entropy's class weights are not differentiated, as in PyTorch.

@@ -98,7 +98,7 @@ fn elementwise_functions_and_their_gradients_agree() {
 
 #[test]
 fn binary_functions_agree_on_shapes_that_broadcast() {
-    let functions = vec![Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::EqualMask];
+    let functions = Binary::ALL.to_vec();
     // Of each operand: how many leading dimensions it lacks, and which of the others are 1.
     let operand = || (0..5usize, prop::collection::vec(any::<bool>(), 4));
     let cases = (shape(), operand(), operand(), prop::sample::select(functions)).prop_map(|(shape, a, b, f)| {

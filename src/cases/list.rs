@@ -18,6 +18,10 @@ pub enum Data {
     Below(Vec<usize>, usize),
     /// Small whole numbers as floats, so that equal values occur.
     Ties(Vec<usize>),
+    /// Floats among which NaN, infinities and zeros of both signs are common.
+    Special(Vec<usize>),
+    /// 0 or 1 (u32).
+    Flags(Vec<usize>),
     /// Result number `.2` of an operation on inputs of its own, computed by the reference.
     Output(Op, Vec<Data>, usize),
 }
@@ -37,6 +41,7 @@ impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let input = |d: &Data| match d {
             Data::Ties(shape) => format!("{shape:?} with ties"),
+            Data::Special(shape) => format!("{shape:?} with NaN and infinities"),
             other => format!("{:?}", other.shape()),
         };
         let inputs: Vec<String> = self.inputs.iter().map(input).collect();
@@ -48,7 +53,9 @@ impl Data {
     /// The shape.
     pub fn shape(&self) -> Vec<usize> {
         match self {
-            Data::Uniform(shape, ..) | Data::Below(shape, _) | Data::Ties(shape) => shape.clone(),
+            Data::Uniform(shape, ..) | Data::Below(shape, _) | Data::Ties(shape) | Data::Special(shape) | Data::Flags(shape) => {
+                shape.clone()
+            }
             Data::Output(op, inputs, i) => {
                 let specs: Vec<Spec> = inputs.iter().filter_map(|d| d.spec().ok()).collect();
                 op.infer(&specs).ok().and_then(|s| s.get(*i).copied()).map(|s| s.shape.to_vec()).unwrap_or_default()
@@ -62,7 +69,8 @@ impl Data {
     /// [`Error::Shape`] for a row that is wrong in itself.
     pub fn spec(&self) -> Result<Spec> {
         Ok(match self {
-            Data::Uniform(shape, ..) | Data::Ties(shape) => Spec::new(Shape::new(shape)?, DType::F32),
+            Data::Uniform(shape, ..) | Data::Ties(shape) | Data::Special(shape) => Spec::new(Shape::new(shape)?, DType::F32),
+            Data::Flags(shape) => Spec::new(Shape::new(shape)?, DType::U32),
             Data::Below(shape, _) => Spec::new(Shape::new(shape)?, DType::I32),
             Data::Output(op, inputs, i) => {
                 let specs = inputs.iter().map(Data::spec).collect::<Result<Vec<_>>>()?;
@@ -84,6 +92,11 @@ impl Data {
         Ok(match self {
             Data::Uniform(_, low, high) => floats(&|i| low + (high - low) * stream.uniform(i) as f64),
             Data::Ties(_) => floats(&|i| stream.below(i, 4) as f64 - 2.0),
+            Data::Special(_) => floats(&|i| {
+                let values = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0, 1.0, -1.0, 3.4e38, -2.5, 2.5];
+                values[stream.below(i, values.len())]
+            }),
+            Data::Flags(_) => bytemuck::allocation::pod_collect_to_vec(&(0..len).map(|i| stream.below(i, 2) as u32).collect::<Vec<u32>>()),
             Data::Below(_, n) => {
                 bytemuck::allocation::pod_collect_to_vec(&(0..len).map(|i| stream.below(i, (*n).max(1)) as i32).collect::<Vec<i32>>())
             }
@@ -154,12 +167,15 @@ fn elementwise(c: &mut Cases) {
     for f in Unary::ALL {
         // Inside the domain, and away from the kinks that finite differences cannot see.
         let (low, high) = match f {
-            Unary::Log | Unary::Sqrt | Unary::Reciprocal => (0.2, 3.0),
+            Unary::Log | Unary::Sqrt | Unary::Rsqrt | Unary::Reciprocal | Unary::Pow { .. } => (0.2, 3.0),
+            Unary::Asin | Unary::Acos | Unary::Atanh => (-0.9, 0.9),
+            Unary::Acosh => (1.3, 4.0),
+            Unary::Tan => (-1.2, 1.2),
             _ => (-3.0, 3.0),
         };
         c.grad(Elementwise::Unary(f), vec![between(&[2, 3, 5], low, high)]);
         // Around one vec4 and one workgroup.
-        for n in [1, 4, 7, 1023, 1025, 70_001] {
+        for n in [1, 4, 7, 1025] {
             c.add(Elementwise::Unary(f), vec![between(&[n], low, high)]);
             let saved = match f.saved() {
                 Saved::Input => between(&[n], low, high),
@@ -172,12 +188,38 @@ fn elementwise(c: &mut Cases) {
     for f in [Unary::Relu, Unary::LeakyRelu { negative_slope: 0.1 }, Unary::Abs] {
         c.add(Elementwise::UnaryBackward(f), vec![Data::Ties(vec![301]), uniform(&[301])]);
     }
-    for f in [Unary::Exp, Unary::Sigmoid, Unary::Tanh] {
-        c.add(Elementwise::Unary(f), vec![between(&[2049], -80.0, 80.0)]);
+    c.add(Elementwise::Unary(Unary::Tanh), vec![uniform(&[70_001])]);
+    for f in Unary::ALL {
+        // Where exponentials leave the range of f32, and angles are many turns.
+        if !matches!(f, Unary::Sinh | Unary::Cosh | Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Rsqrt | Unary::Pow { .. } | Unary::Tan) {
+            c.add(Elementwise::Unary(f), vec![between(&[513], -80.0, 80.0)]);
+        }
+        if !matches!(f, Unary::Neg | Unary::Affine { .. }) && f.saved() == Saved::Input {
+            c.add(Elementwise::UnaryBackward(f), vec![Data::Ties(vec![65]), uniform(&[65])]);
+        }
+        if !matches!(f, Unary::Sin | Unary::Cos | Unary::Tan) {
+            c.add(Elementwise::Unary(f), vec![Data::Special(vec![65])]);
+        }
+    }
+    for f in [Unary::Exp, Unary::Sinh, Unary::Cosh] {
+        c.add(Elementwise::Unary(f), vec![between(&[2049], -85.0, 85.0)]);
+    }
+    for f in [Unary::Log, Unary::Sqrt, Unary::Rsqrt, Unary::Asinh, Unary::Acosh, Unary::Softsign] {
+        c.add(Elementwise::Unary(f), vec![between(&[513], 1.0, 1e12)]);
+    }
+    for f in [Unary::Sin, Unary::Cos] {
+        c.add(Elementwise::Unary(f), vec![between(&[2049], -5000.0, 5000.0)]);
+    }
+    for (exponent, low) in [(0.0, -3.0), (2.0, -3.0), (3.0, -3.0), (-1.0, 0.1), (-2.0, 0.1), (0.5, 0.0), (1.0, -3.0), (13.0, -3.0)] {
+        c.add(Elementwise::Unary(Unary::Pow { exponent }), vec![between(&[131], low, 3.0)]);
+        c.add(Elementwise::UnaryBackward(Unary::Pow { exponent }), vec![between(&[131], low.max(0.1), 3.0), uniform(&[131])]);
+    }
+    for (min, max) in [(f64::NEG_INFINITY, 0.5), (-0.5, f64::INFINITY), (1.0, -1.0)] {
+        c.add(Elementwise::Unary(Unary::Clamp { min, max }), vec![between(&[37], -3.0, 3.0)]);
     }
     // Past 65,535 workgroups.
     c.add(Elementwise::Unary(Unary::Relu), vec![uniform(&[256 * 65_535 + 5])]);
-    for f in [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div] {
+    for f in Binary::ALL {
         let b = |shape: &[usize]| between(shape, 0.5, 2.0);
         for (x, y) in [
             (&[2, 3][..], &[2, 3][..]),
@@ -188,7 +230,8 @@ fn elementwise(c: &mut Cases) {
             (&[], &[5]),
             (&[1, 2, 1, 2, 1, 2, 1, 2], &[2, 1, 2, 1, 2, 1, 2, 1]),
         ] {
-            c.grad(Elementwise::Binary(f), vec![uniform(x), b(y)]);
+            let a = if f == Binary::Pow { b(x) } else { uniform(x) };
+            c.grad(Elementwise::Binary(f), vec![a, b(y)]);
         }
         for (x, y) in [
             (&[1025][..], &[1025][..]),
@@ -202,8 +245,49 @@ fn elementwise(c: &mut Cases) {
             c.add(Elementwise::Binary(f), vec![uniform(x), b(y)]);
         }
     }
-    c.add(Elementwise::Binary(Binary::EqualMask), vec![Data::Ties(vec![7, 33]), Data::Ties(vec![33])]);
-    c.add(Elementwise::Binary(Binary::EqualMask), vec![Data::Ties(vec![130]), Data::Ties(vec![130])]);
+    for f in [Binary::Maximum, Binary::Minimum, Binary::Fmod] {
+        c.add(Elementwise::Binary(f), vec![Data::Ties(vec![7, 33]), Data::Ties(vec![33])]);
+        c.add(Elementwise::Binary(f), vec![Data::Special(vec![7, 33]), Data::Special(vec![33])]);
+    }
+    for f in [Binary::Remainder, Binary::Fmod] {
+        // Quotients of one digit and of many, and exact ones.
+        c.add(Elementwise::Binary(f), vec![between(&[1025], -50.0, 50.0), between(&[1025], -3.0, 3.0)]);
+        c.add(Elementwise::Binary(f), vec![between(&[1025], -1e9, 1e9), between(&[1025], 0.1, 1.0)]);
+        c.add(Elementwise::Binary(f), vec![Data::Ties(vec![130]), between(&[], 0.5, 0.5)]);
+    }
+    for f in Comparison::ALL {
+        c.add(Elementwise::Compare(f), vec![Data::Ties(vec![7, 33]), Data::Ties(vec![33])]);
+        c.add(Elementwise::Compare(f), vec![Data::Special(vec![130]), Data::Special(vec![130])]);
+        c.add(Elementwise::Compare(f), vec![Data::Below(vec![2, 1, 65], 3), Data::Below(vec![4, 1], 3)]);
+        c.add(Elementwise::Compare(f), vec![Data::Flags(vec![70]), Data::Flags(vec![1])]);
+    }
+    for (condition, a, b) in [
+        (&[2, 3][..], &[2, 3][..], &[2, 3][..]),
+        (&[2, 1, 3], &[3], &[4, 1]),
+        (&[1], &[65, 3], &[]),
+        (&[1025], &[1], &[1025]),
+        (&[0], &[1], &[1]),
+    ] {
+        c.grad(Elementwise::Where, vec![Data::Flags(condition.to_vec()), uniform(a), uniform(b)]);
+        c.add(Elementwise::Where, vec![Data::Flags(condition.to_vec()), Data::Special(a.to_vec()), Data::Special(b.to_vec())]);
+    }
+    c.add(Elementwise::Where, vec![Data::Flags(vec![65]), Data::Below(vec![65], 9), Data::Below(vec![1], 9)]);
+    for dtype in [DType::F32, DType::I32, DType::U32] {
+        for data in [
+            Data::Flags(vec![67]),
+            Data::Below(vec![67], 1 << 30),
+            between(&[67], -9.0, 9.0),
+            between(&[67], -1e10, 1e10),
+            Data::Special(vec![67]),
+        ] {
+            c.add(Elementwise::Cast { dtype }, vec![data]);
+        }
+    }
+    for (nan, positive_infinity, negative_infinity) in
+        [(true, false, false), (false, true, false), (false, false, true), (false, true, true)]
+    {
+        c.add(Elementwise::Classify { nan, positive_infinity, negative_infinity }, vec![Data::Special(vec![3, 67])]);
+    }
     for n in [1, 5, 1027] {
         c.add(Elementwise::AddAssign, vec![uniform(&[n]), uniform(&[n])]);
     }

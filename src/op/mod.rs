@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::shape::{Shape, Spec};
 pub use conv::{Conv, Conv2dOptions};
 pub use custom::{Custom, CustomOp};
-pub use elementwise::{Binary, Elementwise, Unary};
+pub use elementwise::{Binary, Comparison, Elementwise, Unary};
 pub use layout::Layout;
 pub use matmul::Matmul;
 pub use norm::Norm;
@@ -116,6 +116,7 @@ impl Op {
                 format!("{}Backward", format!("{f:?}").split([' ', '{']).next().unwrap_or_default())
             }
             Op::Elementwise(Elementwise::Binary(f)) => format!("{f:?}"),
+            Op::Elementwise(Elementwise::Compare(f)) => format!("{f:?}"),
             Op::Elementwise(op) => format!("{op:?}"),
             Op::Matmul(_) => "Matmul".into(),
             Op::Conv(Conv::Forward { .. }) => "Conv2d".into(),

@@ -5,7 +5,8 @@
 //! The typical size is the larger of the result itself and `sqrt(K)` times the largest term, since terms of both signs cancel.
 //! Functions add the units in the last place that `shaders/shared/math.wgsl` and WGSL's own accuracy table promise.
 
-use super::{Elementwise, Norm, Op, Optimizer, Reduce, ReduceKind, Softmax, Unary};
+use super::elementwise::Saved;
+use super::{Binary, Elementwise, Norm, Op, Optimizer, Reduce, ReduceKind, Softmax, Unary};
 use crate::dtype::DType;
 use crate::shape::Spec;
 
@@ -36,24 +37,52 @@ impl Op {
             let root = (terms.max(1) as f64).sqrt();
             LAMBDA * U * root * size.output.max(root * term)
         };
+        // e^t with t = b log a: an error of 8 roundings of t is one of 8 U |t| of the result y, and y |log y| is at most 1/e below 1.
+        let power = |y: f64| 8.0 * U * (y * (2.0 + y.max(1.0).ln()) + 0.4);
         match self {
             Op::Layout(super::Layout::IndexAdd { .. }) => summed(inputs[1].shape.len(), input(0)),
-            Op::Layout(_) | Op::Elementwise(Elementwise::Fill { .. }) => 0.0,
+            Op::Layout(_) | Op::Elementwise(Elementwise::Fill { .. } | Elementwise::Where) => 0.0,
+            // From integers a conversion may round either way.
+            Op::Elementwise(Elementwise::Cast { .. }) => {
+                if inputs[0].dtype.is_float() {
+                    0.0
+                } else {
+                    rounded(2.0)
+                }
+            }
             Op::Random(super::Random::Normal { std, .. }) => {
                 // log, square root and sine: sin and cos are within 2^-22 absolute, radius at most sqrt(2 * 24 ln 2) = 5.8.
                 rounded(16.0) + std.abs() * 5.8 * 16.0 * U
             }
             Op::Random(_) => rounded(4.0),
             Op::Elementwise(Elementwise::Unary(f)) => match f {
-                Unary::Neg | Unary::Abs | Unary::Relu => 0.0,
+                Unary::Neg | Unary::Abs | Unary::Relu | Unary::Sign | Unary::Floor | Unary::Ceil | Unary::Round => 0.0,
+                Unary::Clamp { .. } | Unary::Threshold { .. } => 0.0,
+                // The reduced angle errs by U and by |x| 2^-42, see cos_sin; the tangent's slope is 1 + tan^2.
+                Unary::Sin | Unary::Cos => 8.0 * U + input(0) * 2.0_f64.powi(-41),
+                Unary::Tan => (8.0 * U + input(0) * 2.0_f64.powi(-41)) * (1.0 + size.output * size.output),
+                // Angles up to pi, and 1 + erf, are sums whose parts round at their own size.
+                Unary::Asin | Unary::Acos | Unary::Atan | Unary::Erf => rounded(8.0) + 8.0 * U,
+                Unary::Gelu | Unary::GeluTanh => rounded(16.0) + 4.0 * U * input(0),
+                Unary::Pow { .. } => power(size.output),
                 // WGSL: the error of exp is 3 + 2|x| ulp, of log 3 ulp or 2^-21 absolute near 1.
                 Unary::Exp => rounded(8.0),
                 Unary::Log => rounded(8.0) + 2.0_f64.powi(-21),
-                Unary::Sigmoid | Unary::Tanh => rounded(16.0),
-                _ => rounded(8.0),
+                Unary::Sqrt | Unary::Square | Unary::Reciprocal | Unary::Rsqrt | Unary::LeakyRelu { .. } | Unary::Affine { .. } => {
+                    rounded(8.0)
+                }
+                // A few functions of 4 ulp each, and the roundings between them.
+                _ => rounded(24.0),
             },
             // 1 - s^2 and s (1 - s) round at the size of 1 before dy multiplies them.
+            // Others add such terms at the size of s.
+            Op::Elementwise(Elementwise::UnaryBackward(Unary::Pow { .. })) => 4.0 * power(size.output) + 16.0 * U * input(1),
+            Op::Elementwise(Elementwise::UnaryBackward(f)) if f.saved() == Saved::Input => {
+                rounded(32.0) + 4.0 * U * (1.0 + input(0)) * input(1)
+            }
             Op::Elementwise(Elementwise::UnaryBackward(_)) => rounded(16.0) + 2.0 * U * input(1),
+            Op::Elementwise(Elementwise::Binary(Binary::Maximum | Binary::Minimum | Binary::Fmod)) => 0.0,
+            Op::Elementwise(Elementwise::Binary(Binary::Pow)) => power(size.output),
             // WGSL's division is within 2.5 ulp.
             Op::Elementwise(_) => rounded(6.0),
             Op::Matmul(op) => {

@@ -3,8 +3,8 @@
 use super::{Args, chunk_len, in_parallel, outputs};
 use crate::dtype::{DType, Real};
 use crate::error::Result;
-use crate::op::{Binary, Elementwise, Unary};
-use crate::shape::collapse;
+use crate::op::{Binary, Comparison, Elementwise, Unary};
+use crate::shape::{Spec, collapse};
 use rayon::prelude::*;
 
 /// Elements a thread takes at the least.
@@ -39,6 +39,25 @@ pub(super) fn run<T: Real>(op: &Elementwise, args: &mut Args, fast: bool) -> Res
             let [y] = outputs::<T, 1>(&mut args.outs);
             let (a, b): (&[T], &[T]) = (bytemuck::cast_slice(args.ins[0]), bytemuck::cast_slice(args.ins[1]));
             binary(f, a, b, y, &dims, &strides[0], &strides[1], fast);
+        }
+        Elementwise::Compare(f) => match args.specs[0].dtype {
+            DType::I32 => compare::<i32>(f, args),
+            DType::U32 => compare::<u32>(f, args),
+            _ => compare::<T>(f, args),
+        },
+        Elementwise::Where => match args.specs[1].dtype {
+            DType::F64 => choose::<u64>(args),
+            _ => choose::<u32>(args),
+        },
+        Elementwise::Cast { dtype } => cast(args, dtype),
+        Elementwise::Classify { nan, positive_infinity, negative_infinity } => {
+            let [y] = outputs::<u32, 1>(&mut args.outs);
+            let x: &[T] = bytemuck::cast_slice(args.ins[0]);
+            for (y, x) in y.iter_mut().zip(x) {
+                let x = x.to_f64();
+                let is = nan && x.is_nan() || positive_infinity && x == f64::INFINITY || negative_infinity && x == f64::NEG_INFINITY;
+                *y = is as u32;
+            }
         }
         Elementwise::AddAssign => {
             let [acc] = outputs::<T, 1>(&mut args.outs);
@@ -82,7 +101,83 @@ fn unary(f: Unary, x: f64) -> f64 {
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Unary::Tanh => x.tanh(),
         Unary::Affine { scale, shift } => scale * x + shift,
+        Unary::Rsqrt => 1.0 / x.sqrt(),
+        Unary::Sign => {
+            // PyTorch's sign of NaN is 0.
+            if x == 0.0 || x.is_nan() { 0.0 } else { x.signum() }
+        }
+        Unary::Floor => x.floor(),
+        Unary::Ceil => x.ceil(),
+        Unary::Round => x.round_ties_even(),
+        Unary::Sin => x.sin(),
+        Unary::Cos => x.cos(),
+        Unary::Tan => x.tan(),
+        Unary::Asin => x.asin(),
+        Unary::Acos => x.acos(),
+        Unary::Atan => x.atan(),
+        Unary::Sinh => x.sinh(),
+        Unary::Cosh => x.cosh(),
+        Unary::Asinh => x.asinh(),
+        Unary::Acosh => x.acosh(),
+        Unary::Atanh => x.atanh(),
+        Unary::Erf => libm::erf(x),
+        Unary::Pow { exponent } => x.powf(exponent),
+        // Not `f64::clamp`, which panics where the bounds are crossed; PyTorch then gives `max`.
+        Unary::Clamp { min, max } => {
+            if x.is_nan() {
+                x
+            } else {
+                x.max(min).min(max)
+            }
+        }
+        Unary::Threshold { threshold, value } => {
+            if x <= threshold {
+                value
+            } else {
+                x
+            }
+        }
+        Unary::Elu { alpha } => exponential_unit(x, 1.0, alpha, 1.0),
+        Unary::Selu => exponential_unit(x, SELU.0, SELU.0 * SELU.1, 1.0),
+        Unary::Celu { alpha } => exponential_unit(x, 1.0, alpha, 1.0 / alpha),
+        Unary::Gelu => x * 0.5 * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2)),
+        Unary::GeluTanh => 0.5 * x * (1.0 + gelu_angle(x).tanh()),
+        Unary::Silu => x * sigmoid(x),
+        Unary::Mish => x * softplus(x).tanh(),
+        Unary::Hardswish => x * unary(Unary::Hardsigmoid, x),
+        Unary::Hardsigmoid => unary(Unary::Clamp { min: 0.0, max: 6.0 }, x + 3.0) / 6.0,
+        Unary::Softplus { beta, threshold } => {
+            if beta * x > threshold {
+                x
+            } else {
+                softplus(beta * x) / beta
+            }
+        }
+        Unary::Softsign => x / (1.0 + x.abs()),
+        Unary::LogSigmoid => -softplus(-x),
     }
+}
+
+/// Scale and alpha of selu.
+const SELU: (f64, f64) = (1.050_700_987_355_480_5, 1.673_263_242_354_377_2);
+
+/// `positive x` above 0, else `negative (e^(rate x) - 1)`.
+fn exponential_unit(x: f64, positive: f64, negative: f64, rate: f64) -> f64 {
+    if x > 0.0 { positive * x } else { negative * (rate * x).exp_m1() }
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// `log(1 + e^x)` without overflow.
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// `sqrt(2 / pi) (x + 0.044715 x^3)`
+fn gelu_angle(x: f64) -> f64 {
+    (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x)
 }
 
 /// `f'(x) dy`; `s` is the input or the output, as `Unary::saved` says.
@@ -120,7 +215,76 @@ fn derivative(f: Unary, s: f64, dy: f64) -> f64 {
         Unary::Sigmoid => s * (1.0 - s) * dy,
         Unary::Tanh => (1.0 - s * s) * dy,
         Unary::Affine { scale, .. } => scale * dy,
+        Unary::Rsqrt => -0.5 * s * s * s * dy,
+        Unary::Sign | Unary::Floor | Unary::Ceil | Unary::Round => 0.0,
+        Unary::Sin => s.cos() * dy,
+        Unary::Cos => -s.sin() * dy,
+        Unary::Tan => (1.0 + s * s) * dy,
+        Unary::Asin => dy / ((1.0 - s) * (1.0 + s)).sqrt(),
+        Unary::Acos => -dy / ((1.0 - s) * (1.0 + s)).sqrt(),
+        Unary::Atan => dy / (1.0 + s * s),
+        Unary::Sinh => s.cosh() * dy,
+        Unary::Cosh => s.sinh() * dy,
+        Unary::Asinh => dy / (1.0 + s * s).sqrt(),
+        Unary::Acosh => dy / ((s - 1.0) * (s + 1.0)).sqrt(),
+        Unary::Atanh => dy / ((1.0 - s) * (1.0 + s)),
+        Unary::Erf => std::f64::consts::FRAC_2_SQRT_PI * (-s * s).exp() * dy,
+        Unary::Pow { exponent } => {
+            if exponent == 0.0 {
+                0.0
+            } else {
+                exponent * s.powf(exponent - 1.0) * dy
+            }
+        }
+        Unary::Clamp { min, max } => pass(s > min && s < max, dy),
+        Unary::Threshold { threshold, .. } => pass(s > threshold, dy),
+        Unary::Elu { alpha } => exponential_slope(s, 1.0, alpha, 1.0) * dy,
+        Unary::Selu => exponential_slope(s, SELU.0, SELU.0 * SELU.1, 1.0) * dy,
+        Unary::Celu { alpha } => exponential_slope(s, 1.0, alpha, 1.0 / alpha) * dy,
+        Unary::Gelu => {
+            let density = (-0.5 * s * s).exp() * 0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+            (0.5 * (1.0 + libm::erf(s * std::f64::consts::FRAC_1_SQRT_2)) + s * density) * dy
+        }
+        Unary::GeluTanh => {
+            let t = gelu_angle(s).tanh();
+            let slope = (2.0 / std::f64::consts::PI).sqrt() * (1.0 + 3.0 * 0.044_715 * s * s);
+            (0.5 * (1.0 + t) + 0.5 * s * (1.0 - t * t) * slope) * dy
+        }
+        Unary::Silu => sigmoid(s) * (1.0 + s * (1.0 - sigmoid(s))) * dy,
+        Unary::Mish => {
+            let t = softplus(s).tanh();
+            (t + s * sigmoid(s) * (1.0 - t * t)) * dy
+        }
+        Unary::Hardswish => {
+            if s <= -3.0 {
+                0.0
+            } else if s >= 3.0 {
+                dy
+            } else {
+                (s / 3.0 + 0.5) * dy
+            }
+        }
+        Unary::Hardsigmoid => pass(s > -3.0 && s < 3.0, dy / 6.0),
+        Unary::Softplus { beta, threshold } => {
+            if beta * s > threshold {
+                dy
+            } else {
+                sigmoid(beta * s) * dy
+            }
+        }
+        Unary::Softsign => dy / ((1.0 + s.abs()) * (1.0 + s.abs())),
+        Unary::LogSigmoid => sigmoid(-s) * dy,
     }
+}
+
+/// `value` where it passes, else 0, also for an infinite `value`.
+fn pass(passes: bool, value: f64) -> f64 {
+    if passes { value } else { 0.0 }
+}
+
+/// The derivative of [`exponential_unit`].
+fn exponential_slope(x: f64, positive: f64, negative: f64, rate: f64) -> f64 {
+    if x > 0.0 { positive } else { negative * rate * (rate * x).exp() }
 }
 
 /// f32 loops that vectorise, for the functions that training spends time in. False: not one of them.
@@ -132,6 +296,13 @@ fn unary_fast(f: Unary, args: &mut Args) -> bool {
         Unary::LeakyRelu { negative_slope } => map(x, y, |x| if x > 0.0 { x } else { negative_slope as f32 * x }),
         Unary::Affine { scale, shift } => map(x, y, |x| scale as f32 * x + shift as f32),
         Unary::Square => map(x, y, |x| x * x),
+        Unary::Clamp { min, max } => {
+            let (min, max) = (min as f32, max as f32);
+            map(x, y, |x| {
+                let x = if x < min { min } else { x };
+                if x > max { max } else { x }
+            });
+        }
         _ => return false,
     }
     true
@@ -143,6 +314,10 @@ fn unary_backward_fast(f: Unary, args: &mut Args) -> bool {
     match f {
         Unary::Relu => zip(s, dy, dx, |s, dy| if s > 0.0 { dy } else { 0.0 }),
         Unary::LeakyRelu { negative_slope } => zip(s, dy, dx, |s, dy| if s > 0.0 { dy } else { negative_slope as f32 * dy }),
+        Unary::Clamp { min, max } => {
+            let (min, max) = (min as f32, max as f32);
+            zip(s, dy, dx, |s, dy| if s > min && s < max { dy } else { 0.0 });
+        }
         _ => return false,
     }
     true
@@ -174,7 +349,75 @@ fn apply(f: Binary, a: f64, b: f64) -> f64 {
         Binary::Sub => a - b,
         Binary::Mul => a * b,
         Binary::Div => a / b,
-        Binary::EqualMask => (a == b) as u32 as f64,
+        // PyTorch's maximum is NaN where one operand is; Rust's is the other operand.
+        Binary::Maximum if a.is_nan() || b.is_nan() => f64::NAN,
+        Binary::Maximum => a.max(b),
+        Binary::Minimum if a.is_nan() || b.is_nan() => f64::NAN,
+        Binary::Minimum => a.min(b),
+        Binary::Pow => a.powf(b),
+        Binary::Remainder => {
+            let rest = a % b;
+            if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+        }
+        Binary::Fmod => a % b,
+    }
+}
+
+fn compares<T: PartialOrd>(f: Comparison, a: T, b: T) -> bool {
+    match f {
+        Comparison::Eq => a == b,
+        Comparison::Ne => a != b,
+        Comparison::Lt => a < b,
+        Comparison::Le => a <= b,
+        Comparison::Gt => a > b,
+        Comparison::Ge => a >= b,
+    }
+}
+
+/// Calls `f` with the number of each element of the result, and where its operands lie.
+fn broadcast<const N: usize>(specs: &[Spec], out: &Spec, mut f: impl FnMut(usize, [usize; N])) {
+    let strides: [Vec<usize>; N] = std::array::from_fn(|i| specs[i].shape.broadcast_strides(&out.shape));
+    let dims = &out.shape;
+    for i in 0..dims.len() {
+        let (mut rest, mut at) = (i, [0; N]);
+        for d in (0..dims.rank()).rev() {
+            for (at, strides) in at.iter_mut().zip(&strides) {
+                *at += rest % dims[d] * strides[d];
+            }
+            rest /= dims[d];
+        }
+        f(i, at);
+    }
+}
+
+fn compare<T: bytemuck::Pod + PartialOrd>(f: Comparison, args: &mut Args) {
+    let [y] = outputs::<u32, 1>(&mut args.outs);
+    let (a, b): (&[T], &[T]) = (bytemuck::cast_slice(args.ins[0]), bytemuck::cast_slice(args.ins[1]));
+    broadcast(args.specs, &args.out_specs[0], |i, [ia, ib]| y[i] = compares(f, a[ia], b[ib]) as u32);
+}
+
+/// `T` is a word of the operands' size: the bits are copied, whatever they mean.
+fn choose<T: bytemuck::Pod>(args: &mut Args) {
+    let [y] = outputs::<T, 1>(&mut args.outs);
+    let condition: &[u32] = bytemuck::cast_slice(args.ins[0]);
+    let (a, b): (&[T], &[T]) = (bytemuck::cast_slice(args.ins[1]), bytemuck::cast_slice(args.ins[2]));
+    broadcast(args.specs, &args.out_specs[0], |i, [ic, ia, ib]| y[i] = if condition[ic] != 0 { a[ia] } else { b[ib] });
+}
+
+/// f64 holds every f32, i32 and u32; `as` saturates and makes 0 of NaN.
+fn cast(args: &mut Args, dtype: DType) {
+    let x: Vec<f64> = match args.specs[0].dtype {
+        DType::I32 => bytemuck::cast_slice::<u8, i32>(args.ins[0]).iter().map(|&x| x as f64).collect(),
+        DType::U32 => bytemuck::cast_slice::<u8, u32>(args.ins[0]).iter().map(|&x| x as f64).collect(),
+        DType::F32 => bytemuck::cast_slice::<u8, f32>(args.ins[0]).iter().map(|&x| x as f64).collect(),
+        DType::F64 => bytemuck::cast_slice::<u8, f64>(args.ins[0]).to_vec(),
+    };
+    let y = &mut args.outs[0];
+    match dtype {
+        DType::I32 => bytemuck::cast_slice_mut::<u8, i32>(y).iter_mut().zip(x).for_each(|(y, x)| *y = x as i32),
+        DType::U32 => bytemuck::cast_slice_mut::<u8, u32>(y).iter_mut().zip(x).for_each(|(y, x)| *y = x as u32),
+        DType::F32 => bytemuck::cast_slice_mut::<u8, f32>(y).iter_mut().zip(x).for_each(|(y, x)| *y = x as f32),
+        DType::F64 => bytemuck::cast_slice_mut::<u8, f64>(y).copy_from_slice(&x),
     }
 }
 
@@ -188,7 +431,7 @@ fn binary<T: Real>(f: Binary, a: &[T], b: &[T], y: &mut [T], dims: &[usize], sa:
             Binary::Sub => zip(a, b, y, |a, b| a - b),
             Binary::Mul => zip(a, b, y, |a, b| a * b),
             Binary::Div => zip(a, b, y, |a, b| a / b),
-            Binary::EqualMask => zip(a, b, y, |a, b| (a == b) as u32 as f32),
+            _ => zip(a, b, y, |a, b| apply(f, a as f64, b as f64) as f32),
         };
     }
     for (i, y) in y.iter_mut().enumerate() {

@@ -3,7 +3,7 @@
 use super::{Saves, no_gradient};
 use crate::autodiff::{Grads, Recorded};
 use crate::error::Result;
-use crate::op::{Binary, Layout, Reduce, ReduceKind};
+use crate::op::{Comparison, Layout, Reduce, ReduceKind};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 
@@ -78,7 +78,7 @@ pub(super) fn vjp(op: &Reduce, r: &Recorded, dy: &Tensor, grads: &mut Grads) -> 
         ReduceKind::Mean => grads.op(&[0], Layout::Expand { shape }, &[&dy.affine(1.0 / n as f64, 0.0)?]),
         ReduceKind::SumSquares => grads.add(0, r.input(0)?.mul(&dy.affine(2.0, 0.0)?)?),
         ReduceKind::Max => {
-            let mask = r.input(0)?.binary(Binary::EqualMask, &r.output(0)?.reshape(&kept)?)?;
+            let mask = r.input(0)?.compare(Comparison::Eq, &r.output(0)?.reshape(&kept)?)?.cast(dy.dtype())?;
             let ties = mask.sum(Some(&dims), true)?;
             grads.add(0, mask.mul(&dy.div(&ties)?)?)
         }

@@ -4,7 +4,7 @@ use super::{Kernel, Plan, WG, eight, strides, word, words};
 use crate::backend::Operand;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::op::{Binary, Elementwise, Unary};
+use crate::op::{Binary, Comparison, Elementwise, Unary};
 use crate::shape::collapse;
 
 #[repr(C)]
@@ -17,6 +17,7 @@ pub(super) struct Params {
     sizes: [[u32; 4]; 2],
     stride_a: [[u32; 4]; 2],
     stride_b: [[u32; 4]; 2],
+    stride_c: [[u32; 4]; 2],
 }
 
 /// The function's number in the shader, and its two parameters.
@@ -34,6 +35,38 @@ fn number(f: Unary) -> (u32, f64, f64) {
         Unary::Sigmoid => (9, 0.0, 0.0),
         Unary::Tanh => (10, 0.0, 0.0),
         Unary::Affine { scale, shift } => (11, scale, shift),
+        Unary::Rsqrt => (12, 0.0, 0.0),
+        Unary::Sign => (13, 0.0, 0.0),
+        Unary::Floor => (14, 0.0, 0.0),
+        Unary::Ceil => (15, 0.0, 0.0),
+        Unary::Round => (16, 0.0, 0.0),
+        Unary::Sin => (17, 0.0, 0.0),
+        Unary::Cos => (18, 0.0, 0.0),
+        Unary::Tan => (19, 0.0, 0.0),
+        Unary::Asin => (20, 0.0, 0.0),
+        Unary::Acos => (21, 0.0, 0.0),
+        Unary::Atan => (22, 0.0, 0.0),
+        Unary::Sinh => (23, 0.0, 0.0),
+        Unary::Cosh => (24, 0.0, 0.0),
+        Unary::Asinh => (25, 0.0, 0.0),
+        Unary::Acosh => (26, 0.0, 0.0),
+        Unary::Atanh => (27, 0.0, 0.0),
+        Unary::Erf => (28, 0.0, 0.0),
+        Unary::Pow { exponent } => (29, exponent, 0.0),
+        Unary::Clamp { min, max } => (30, min, max),
+        Unary::Threshold { threshold, value } => (31, threshold, value),
+        Unary::Elu { alpha } => (32, alpha, 0.0),
+        Unary::Selu => (33, 0.0, 0.0),
+        Unary::Celu { alpha } => (34, alpha, 0.0),
+        Unary::Gelu => (35, 0.0, 0.0),
+        Unary::GeluTanh => (36, 0.0, 0.0),
+        Unary::Silu => (37, 0.0, 0.0),
+        Unary::Mish => (38, 0.0, 0.0),
+        Unary::Hardswish => (39, 0.0, 0.0),
+        Unary::Hardsigmoid => (40, 0.0, 0.0),
+        Unary::Softplus { beta, threshold } => (41, beta, threshold),
+        Unary::Softsign => (42, 0.0, 0.0),
+        Unary::LogSigmoid => (43, 0.0, 0.0),
     }
 }
 
@@ -61,7 +94,11 @@ pub(super) fn lower(op: &Elementwise, inputs: &[Operand], outputs: &[Operand], p
                 Binary::Sub => 1,
                 Binary::Mul => 2,
                 Binary::Div => 3,
-                Binary::EqualMask => 4,
+                Binary::Maximum => 4,
+                Binary::Minimum => 5,
+                Binary::Pow => 6,
+                Binary::Remainder => 7,
+                Binary::Fmod => 8,
             };
             let shape = outputs[0].spec.shape;
             let n = shape.len();
@@ -72,14 +109,32 @@ pub(super) fn lower(op: &Elementwise, inputs: &[Operand], outputs: &[Operand], p
                 let params = Params { n: word(n / 4)?, ..Default::default() };
                 return plan.push(kernel("binary4", number), &[&inputs[0], &inputs[1]], &[&outputs[0]], &params, plan.fold(n / 4, WG)?);
             }
-            let params = Params {
-                n: word(n)?,
-                sizes: eight(&words(dims)?, 1),
-                stride_a: eight(&strides(&lists[0])?, 0),
-                stride_b: eight(&strides(&lists[1])?, 0),
-                ..Default::default()
+            broadcast(kernel("binary", number), inputs, outputs, plan)
+        }
+        Elementwise::Compare(f) => {
+            let number = match f {
+                Comparison::Eq => 0,
+                Comparison::Ne => 1,
+                Comparison::Lt => 2,
+                Comparison::Le => 3,
+                Comparison::Gt => 4,
+                Comparison::Ge => 5,
             };
-            plan.push(kernel("binary", number), &[&inputs[0], &inputs[1]], &[&outputs[0]], &params, plan.fold(n, WG)?)
+            let kernel = kernel("compare", number).constant("FROM", type_number(inputs[0].spec.dtype));
+            broadcast(kernel, inputs, outputs, plan)
+        }
+        Elementwise::Where => broadcast(kernel("choose", 0), inputs, outputs, plan),
+        Elementwise::Cast { dtype } => {
+            let n = outputs[0].spec.shape.len();
+            let kernel = kernel("convert", 0).constant("FROM", type_number(inputs[0].spec.dtype)).constant("TO", type_number(dtype));
+            let params = Params { n: word(n)?, ..Default::default() };
+            plan.push(kernel, &[&inputs[0]], &[&outputs[0]], &params, plan.fold(n, WG)?)
+        }
+        Elementwise::Classify { nan, positive_infinity, negative_infinity } => {
+            let n = outputs[0].spec.shape.len();
+            let kinds = nan as u32 | (positive_infinity as u32) << 1 | (negative_infinity as u32) << 2;
+            let params = Params { n: word(n)?, ..Default::default() };
+            plan.push(kernel("classify", kinds), &[&inputs[0]], &[&outputs[0]], &params, plan.fold(n, WG)?)
         }
         Elementwise::AddAssign => {
             let n = inputs[0].spec.shape.len();
@@ -88,6 +143,31 @@ pub(super) fn lower(op: &Elementwise, inputs: &[Operand], outputs: &[Operand], p
         }
         Elementwise::Fill { value, .. } => fill(&outputs[0], value, plan),
     }
+}
+
+/// The type's number in the shader.
+fn type_number(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 | DType::F64 => 0,
+        DType::I32 => 1,
+        DType::U32 => 2,
+    }
+}
+
+/// Up to three operands, each by strides of its own.
+fn broadcast(kernel: Kernel, inputs: &[Operand], outputs: &[Operand], plan: &mut Plan) -> Result<()> {
+    let shape = outputs[0].spec.shape;
+    let n = shape.len();
+    let signed = |o: &Operand| -> Vec<i64> { o.spec.shape.broadcast_strides(&shape).iter().map(|&s| s as i64).collect() };
+    let own: Vec<Vec<i64>> = inputs.iter().map(signed).collect();
+    let (dims, lists) = collapse(&shape, &own.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let mut packed = [[[0; 4]; 2]; 3];
+    for (packed, list) in packed.iter_mut().zip(&lists) {
+        *packed = eight(&strides(list)?, 0);
+    }
+    let [stride_a, stride_b, stride_c] = packed;
+    let params = Params { n: word(n)?, sizes: eight(&words(dims)?, 1), stride_a, stride_b, stride_c, ..Default::default() };
+    plan.push(kernel, &inputs.iter().collect::<Vec<_>>(), &[&outputs[0]], &params, plan.fold(n, WG)?)
 }
 
 /// Sets every element of `target`.
