@@ -1,11 +1,13 @@
-// layout: strided copies (permute, slice, pad, concatenate, expand) and index selection.
+// layout: strided copies (permute, slice, pad, concatenate, expand), index selection, gather and its gradient.
 //
 // Layout     32-bit words, whatever they mean: to[to_offset + offset(i, to)] = from[from_offset + offset(i, from)] for i in 0..n.
 //            index_select: rows [outer, len, inner]; an index outside the dimension gives zeros.
+//            gather, scatter_add: sizes are the result's, from_strides those of the operand with 0 along the dimension, whose stride is inner and
+//            whose place among the eight is to_len; to_strides are the index's sizes.
 // Bindings   the operands in order (read), the result (read_write), params (uniform)
 // Dispatch   one invocation an element, WG a workgroup, folded to 2-D
 // Overrides  WG: invocations per workgroup
-// Precision  exact; index_add sums the rows of equal index in the order of the indices, without atomics.
+// Precision  exact; index_add and scatter_add sum the terms of equal index in the order of the indices, without atomics.
 //#include shared/index.wgsl
 
 override WG: u32 = 256u;
@@ -63,6 +65,44 @@ fn index_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) g
     var sum = 0.0;
     for (var j = 0u; j < params3.from_len; j++) {
         if index[j] == row { sum += dy[(outer * params3.from_len + j) * params3.inner + i % params3.inner]; }
+    }
+    dx[i] = sum;
+}
+
+@compute @workgroup_size(WG)
+fn gather(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * WG + lane;
+    if i >= params3.n { return; }
+    let row = index[i];
+    var word = 0u;
+    if row >= 0 && row < i32(params3.from_len) {
+        word = source[offset8(i, params3.sizes, params3.from_strides) + u32(row) * params3.inner];
+    }
+    selected[i] = word;
+}
+
+@compute @workgroup_size(WG)
+fn scatter_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * WG + lane;
+    if i >= params3.n { return; }
+    // The place along the dimension, and whether the index reaches this far in the others.
+    var rest = i;
+    var row = 0;
+    var reached = true;
+    for (var d = 8u; d > 0u; d--) {
+        let size = params3.sizes[(d - 1u) / 4u][(d - 1u) % 4u];
+        let at = rest % size;
+        rest /= size;
+        if d - 1u == params3.to_len { row = i32(at); }
+        reached = reached && at < params3.to_strides[(d - 1u) / 4u][(d - 1u) % 4u];
+    }
+    var sum = 0.0;
+    if reached {
+        let base = offset8(i, params3.sizes, params3.from_strides);
+        for (var j = 0u; j < params3.from_len; j++) {
+            let at = base + j * params3.inner;
+            if index[at] == row { sum += dy[at]; }
+        }
     }
     dx[i] = sum;
 }

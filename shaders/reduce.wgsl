@@ -1,10 +1,11 @@
-// reduce: sums, sums of squares, squared deviations, maxima and their indices, over any set of dimensions.
+// reduce: sums, sums of squares, squared deviations, products, maxima and minima and their indices, over any set of dimensions.
 //
 // Layout     term j of output o is x[offset(o, kept) + offset(j, reduced)]; result [outputs, chunks].
 // Bindings   0 x (read)   1 per-output helper (read): the mean for KIND 2, the candidates for argmax_again, else anything
 //            2 result (read_write)   3 params (uniform)
 // Dispatch   a workgroup takes RX outputs and one chunk of their terms; outputs folded to 2-D, z is the chunk
-// Overrides  RX, RY: outputs and lanes an output in a workgroup (RX RY = 256, RY a power of two); KIND: 0 sum, 1 squares, 2 squared deviations, 3 maximum
+// Overrides  RX, RY: outputs and lanes an output in a workgroup (RX RY = 256, RY a power of two); KIND: 0 sum, 1 squares, 2 squared deviations, 3 maximum,
+//            4 minimum, 5 product; argmax finds the index of the minimum with KIND 4
 // Precision  a lane adds at most 16 terms in order, a tree joins the RY lanes, and the chunks of a long reduction are reduced by a further
 //            pass: the error grows with the logarithm of the length.
 //#include shared/index.wgsl
@@ -43,6 +44,8 @@ fn is_nan(v: f32) -> bool {
 
 fn join(a: f32, b: f32) -> f32 {
     if KIND == 3u { return select(a, b, b > a || is_nan(b)); }
+    if KIND == 4u { return select(a, b, b < a || is_nan(b)); }
+    if KIND == 5u { return a * b; }
     return a + b;
 }
 
@@ -62,11 +65,11 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     let o = flat_group(group, groups) * RX + lx;
     let begin = group.z * params.terms_a_chunk;
     let end = min(begin + params.terms_a_chunk, params.terms);
-    var sum = 0.0;
+    var sum = select(0.0, 1.0, KIND == 5u);
     if o < params.outputs {
         let base = offset4(o, params.kept_sizes, params.kept_strides);
-        // A lane without terms of its own repeats the chunk's first where a 0 would win a maximum.
-        if KIND == 3u { sum = term(base, o, begin); }
+        // A lane without terms of its own repeats the chunk's first where a 0 would win.
+        if KIND == 3u || KIND == 4u { sum = term(base, o, begin); }
         for (var j = begin + ly; j < end; j += RY) { sum = join(sum, term(base, o, j)); }
     }
     values[lane] = sum;
@@ -77,10 +80,10 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     if ly == 0u && o < params.outputs { result[o * params.chunks + group.z] = values[lane] * params.scale; }
 }
 
-// True when candidate (v, at) beats (best, best_at): larger, or as large and earlier; NaN beats all.
+// True when candidate (v, at) beats (best, best_at): larger (smaller with KIND 4), or as large and earlier; NaN beats all.
 fn beats(v: f32, at: u32, best: f32, best_at: u32) -> bool {
     if is_nan(best) { return is_nan(v) && at < best_at; }
-    return v > best || is_nan(v) || (v == best && at < best_at);
+    return select(v > best, v < best, KIND == 4u) || is_nan(v) || (v == best && at < best_at);
 }
 
 fn argmax_tree(lane: u32, ly: u32, v: f32, at: u32) {

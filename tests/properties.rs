@@ -242,8 +242,16 @@ fn copies_agree_bit_for_bit() {
         let shape: Vec<usize> = dims.iter().map(|d| d.0).collect();
         let rank = shape.len();
         let starts: Vec<usize> = dims.iter().map(|&(n, start, ..)| start.min(n)).collect();
-        let steps: Vec<usize> = dims.iter().map(|d| d.2).collect();
-        let sizes: Vec<usize> = (0..rank).map(|d| (shape[d] - starts[d]).div_ceil(steps[d])).collect();
+        let mut steps: Vec<isize> = dims.iter().map(|d| d.2 as isize).collect();
+        let sizes: Vec<usize> = (0..rank).map(|d| (shape[d] - starts[d]).div_ceil(dims[d].2)).collect();
+        let mut first = starts.clone();
+        for d in 0..rank {
+            // Half of the dimensions are walked backwards.
+            if order >> (40 + d) & 1 == 1 && sizes[d] > 0 {
+                first[d] = starts[d] + (sizes[d] - 1) * dims[d].2;
+                steps[d] = -steps[d];
+            }
+        }
         let axis = order as usize % rank;
         match pass {
             0 => {
@@ -251,8 +259,8 @@ fn copies_agree_bit_for_bit() {
                 dims.sort_by_key(|&d| order.rotate_left(16 * d as u32) % 251);
                 case(Layout::Permute { dims }, vec![uniform(&shape)])
             }
-            1 => case(Layout::Slice { starts, steps, sizes }, vec![uniform(&shape)]),
-            2 => case(Layout::SliceBackward { starts, steps, shape: Shape::new(&shape).unwrap() }, vec![uniform(&sizes)]),
+            1 => case(Layout::Slice { starts: first, steps, sizes }, vec![uniform(&shape)]),
+            2 => case(Layout::SliceBackward { starts: first, steps, shape: Shape::new(&shape).unwrap() }, vec![uniform(&sizes)]),
             3 => {
                 let after = dims.iter().map(|d| d.3).collect();
                 case(Layout::Pad { before: starts, after, value: -1.5 }, vec![uniform(&shape)])

@@ -84,11 +84,8 @@ fn softplus(x: f32) -> f32 {
     return max(x, 0.0) + accurate_log1p(accurate_exp(-abs(x)));
 }
 
-// (cos, sin) of x radians. x less its multiple of pi / 2, which is subtracted in three parts: the first two have 8 and 11 bits, so that their
-// products are exact for |x| below 8,000; beyond, the error grows by |x| 2^-42.
-fn cos_sin(x: f32) -> vec2<f32> {
-    let quadrant = round(x * 0.63661975);
-    let r = ((x - quadrant * 1.5703125) - quadrant * 0.00048375129699707) - quadrant * 0.0000000754978995;
+// (cos, sin) of `quadrant` quarters of a turn and r radians, |r| <= pi/4.
+fn quarter_turns(quadrant: f32, r: f32) -> vec2<f32> {
     let r2 = r * r;
     let s = r * (1.0 - r2 * (0.16666667 - r2 * (0.008333334 - r2 * (0.0001984127 - r2 * 0.0000027557319))));
     let c = 1.0 - r2 * (0.5 - r2 * (0.041666668 - r2 * (0.0013888889 - r2 * (0.0000248015873 - r2 * 0.00000027557319))));
@@ -98,6 +95,14 @@ fn cos_sin(x: f32) -> vec2<f32> {
         case 2u: { return vec2(-c, -s); }
         default: { return vec2(s, -c); }
     }
+}
+
+// (cos, sin) of x radians. x less its multiple of pi / 2, which is subtracted in three parts: the first two have 8 and 11 bits, so that their
+// products are exact for |x| below 8,000; beyond, the error grows by |x| 2^-42.
+fn cos_sin(x: f32) -> vec2<f32> {
+    let quadrant = round(x * 0.63661975);
+    let r = ((x - quadrant * 1.5703125) - quadrant * 0.00048375129699707) - quadrant * 0.0000000754978995;
+    return quarter_turns(quadrant, r);
 }
 
 // The angle is brought below pi / 8 by atan(x) = pi/4 + atan((x - 1) / (x + 1)) and atan(x) = pi/2 - atan(1 / x); then a polynomial in x^2 (Chebyshev
@@ -199,7 +204,7 @@ fn accurate_pow(a: f32, b: f32) -> f32 {
     // The power of -infinity is that of infinity.
     if a < 0.0 && !whole && a >= -3.4028235e38 { return nan(); }
     // Odd: half of it is no whole number. Above 2^24 every f32 is even.
-    let negative = a < 0.0 && abs(b) < 16777216.0 && floor(0.5 * b) != 0.5 * b;
+    let negative = a < 0.0 && whole && abs(b) < 16777216.0 && floor(0.5 * b) != 0.5 * b;
     let size = abs(a);
     if size == 0.0 {
         let at_zero = select(0.0, infinity(), b < 0.0);
@@ -233,13 +238,5 @@ fn sigmoid(x: f32) -> f32 {
 fn cos_sin_turns(u: f32) -> vec2<f32> {
     let quadrant = floor(4.0 * u + 0.5);
     let r = (4.0 * u - quadrant) * 1.5707964;
-    let r2 = r * r;
-    let s = r * (1.0 - r2 * (0.16666667 - r2 * (0.008333334 - r2 * (0.0001984127 - r2 * 0.0000027557319))));
-    let c = 1.0 - r2 * (0.5 - r2 * (0.041666668 - r2 * (0.0013888889 - r2 * (0.0000248015873 - r2 * 0.00000027557319))));
-    switch u32(quadrant) % 4u {
-        case 0u: { return vec2(c, s); }
-        case 1u: { return vec2(-s, c); }
-        case 2u: { return vec2(-c, -s); }
-        default: { return vec2(s, -c); }
-    }
+    return quarter_turns(quadrant, r);
 }

@@ -7,6 +7,7 @@ mod check;
 
 pub use check::{GradCheck, check_gradient};
 
+use crate::backend::Operand;
 use crate::error::{Error, Result};
 use crate::op::{Elementwise, Layout, Op};
 use crate::shape::Spec;
@@ -98,6 +99,8 @@ pub enum Step {
     Op(Op),
     /// A view of another shape.
     Reshape,
+    /// A view of a part that begins at this element.
+    Narrow(usize),
 }
 
 /// One recorded step.
@@ -166,7 +169,7 @@ impl Node {
         }
         let (keep_in, keep_out) = match &step {
             Step::Op(op) => ops::saves(op),
-            Step::Reshape => (&[][..], &[][..]),
+            Step::Reshape | Step::Narrow(_) => (&[][..], &[][..]),
         };
         // Saved tensors are detached: the graph hangs together by `parents` alone, so that dropping it can be a loop.
         let save = |(i, t): (usize, &Tensor), keep: &[usize]| Saved { tensor: keep.contains(&i).then(|| t.detach()), spec: t.spec() };
@@ -195,10 +198,17 @@ impl Drop for Node {
     }
 }
 
+/// The sum of the gradients that have reached a step so far.
+struct Pending {
+    sum: Tensor,
+    /// Nobody else holds this tensor: it may be added to in place.
+    owned: bool,
+}
+
 /// Receives the gradients of one step's inputs, and decides where each is computed.
 pub struct Grads<'a> {
     parents: &'a [Option<Arc<Node>>],
-    pending: &'a mut HashMap<u64, Tensor>,
+    pending: &'a mut HashMap<u64, Pending>,
     heap: &'a mut BinaryHeap<ByAge>,
 }
 
@@ -240,14 +250,14 @@ impl Grads<'_> {
     pub(crate) fn add(&mut self, target: usize, grad: Tensor) -> Result<()> {
         let Some(node) = &self.parents[target] else { return Ok(()) };
         let Kind::Leaf(slot) = &node.kind else {
-            let sum = match self.pending.remove(&node.id) {
-                Some(sum) => sum.add(&grad)?,
+            let pending = match self.pending.remove(&node.id) {
+                Some(Pending { sum, .. }) => Pending { sum: sum.add(&grad)?, owned: true },
                 None => {
                     self.heap.push(ByAge(Arc::clone(node)));
-                    grad
+                    Pending { sum: grad, owned: false }
                 }
             };
-            self.pending.insert(node.id, sum);
+            self.pending.insert(node.id, pending);
             return Ok(());
         };
         let mut state = slot.lock();
@@ -271,6 +281,41 @@ impl Grads<'_> {
             (None, Some(sum)) => sum.add(&grad.reshape(&sum.spec().shape)?)?,
             (None, None) => grad,
         });
+        Ok(())
+    }
+}
+
+impl Grads<'_> {
+    /// `grad` is (a part of) the gradient of the only input, whose elements from `start` on it belongs to. The parts of one tensor, such as the
+    /// steps of a sequence, are added to one sum in place, so that all of them together cost what the tensor does.
+    fn add_part(&mut self, start: usize, grad: &Tensor, input: Spec) -> Result<()> {
+        let Some(node) = &self.parents[0] else { return Ok(()) };
+        let device = grad.device();
+        let part = |sum: &Tensor| Operand { offset: sum.operand().offset + start, spec: grad.spec(), ..sum.operand().clone() };
+        let zeros = || -> Result<Tensor> {
+            let sum = Tensor::empty(device, input)?;
+            device.run(&Op::Elementwise(Elementwise::Fill { value: 0.0, spec: input }), &[], &[sum.operand().clone()])?;
+            Ok(sum)
+        };
+        let sum = match self.pending.remove(&node.id) {
+            Some(Pending { sum, owned: true }) => sum,
+            Some(Pending { sum, owned: false }) => {
+                let own = Tensor::empty(device, input)?;
+                device.run(&Op::Layout(Layout::Expand { shape: input.shape }), &[sum.operand().clone()], &[own.operand().clone()])?;
+                own
+            }
+            None => {
+                if node.slot().is_none() {
+                    self.heap.push(ByAge(Arc::clone(node)));
+                }
+                zeros()?
+            }
+        };
+        device.run(&Op::Elementwise(Elementwise::AddAssign), &[part(&sum), grad.operand().clone()], &[])?;
+        if node.slot().is_some() {
+            return self.add(0, sum);
+        }
+        self.pending.insert(node.id, Pending { sum, owned: true });
         Ok(())
     }
 }
@@ -303,9 +348,10 @@ pub fn backward(root: &Tensor, seed: Tensor) -> Result<()> {
         return Err(Error::Autodiff("backward: this tensor does not depend on any tensor that requires a gradient".into()));
     };
     let _guard = no_grad();
-    let (mut pending, mut heap) = (HashMap::from([(node.id, seed)]), BinaryHeap::from([ByAge(Arc::clone(node))]));
+    let (mut pending, mut heap) =
+        (HashMap::from([(node.id, Pending { sum: seed, owned: false })]), BinaryHeap::from([ByAge(Arc::clone(node))]));
     while let Some(ByAge(node)) = heap.pop() {
-        let Some(dy) = pending.remove(&node.id) else { continue };
+        let Some(Pending { sum: dy, .. }) = pending.remove(&node.id) else { continue };
         let Kind::Inner { parents, recorded } = &node.kind else {
             // Only the root itself can be a leaf here: all others are served by `Grads::add`.
             let parents = [Some(Arc::clone(&node))];
@@ -321,6 +367,7 @@ pub fn backward(root: &Tensor, seed: Tensor) -> Result<()> {
         match &recorded.step {
             Step::Op(op) => ops::vjp(op, &recorded, &dy, &mut grads)?,
             Step::Reshape => grads.add(0, dy.reshape(&recorded.input_spec(0).shape)?)?,
+            Step::Narrow(start) => grads.add_part(*start, &dy, recorded.input_spec(0))?,
         }
     }
     Ok(())

@@ -42,6 +42,9 @@ impl std::fmt::Display for Case {
         let input = |d: &Data| match d {
             Data::Ties(shape) => format!("{shape:?} with ties"),
             Data::Special(shape) => format!("{shape:?} with NaN and infinities"),
+            Data::Uniform(shape, low, high) if (*low, *high) != (-1.0, 1.0) => format!("{shape:?} from {low} to {high}"),
+            Data::Below(shape, n) => format!("{shape:?} below {n}"),
+            Data::Flags(shape) => format!("{shape:?} of 0 and 1"),
             other => format!("{:?}", other.shape()),
         };
         let inputs: Vec<String> = self.inputs.iter().map(input).collect();
@@ -154,7 +157,9 @@ pub fn all() -> Vec<Case> {
     matmul(&mut c);
     conv(&mut c);
     pool(&mut c);
+    recurrent(&mut c);
     reduce(&mut c);
+    scan(&mut c);
     softmax(&mut c);
     layout(&mut c);
     random(&mut c);
@@ -260,6 +265,9 @@ fn elementwise(c: &mut Cases) {
         c.add(Elementwise::Compare(f), vec![Data::Special(vec![130]), Data::Special(vec![130])]);
         c.add(Elementwise::Compare(f), vec![Data::Below(vec![2, 1, 65], 3), Data::Below(vec![4, 1], 3)]);
         c.add(Elementwise::Compare(f), vec![Data::Flags(vec![70]), Data::Flags(vec![1])]);
+        // Integers of both signs.
+        let signed = |n: usize| Data::Output(Elementwise::Cast { dtype: DType::I32 }.into(), vec![Data::Ties(vec![n])], 0);
+        c.add(Elementwise::Compare(f), vec![signed(66), signed(66)]);
     }
     for (condition, a, b) in [
         (&[2, 3][..], &[2, 3][..], &[2, 3][..]),
@@ -369,7 +377,11 @@ fn conv(c: &mut Cases) {
             }
             c.0.push(Case { op: Conv::Forward { options, bias }.into(), inputs, differentiable });
         }
-        c.add(Conv::BackwardInput { options, input_size: [x[2], x[3]] }, vec![uniform(&y), uniform(&weight)]);
+        c.0.push(Case {
+            op: Conv::BackwardInput { options, input_size: [x[2], x[3]] }.into(),
+            inputs: vec![uniform(&y), uniform(&weight)],
+            differentiable,
+        });
         c.add(Conv::BackwardWeight { options, kernel_size: [kh, kw] }, vec![uniform(&x), uniform(&y)]);
     }
 }
@@ -416,6 +428,21 @@ fn pool(c: &mut Cases) {
     }
 }
 
+fn recurrent(c: &mut Cases) {
+    for (n, h) in [(1, 1), (2, 3), (5, 33), (3, 100), (0, 4)] {
+        let wide = |gates: usize| between(&[n, gates * h], -3.0, 3.0);
+        let (state, hidden) = (uniform(&[2, n, h]), uniform(&[n, h]));
+        let lstm = vec![wide(4), wide(4), state.clone()];
+        let gru = vec![wide(3), wide(3), hidden.clone()];
+        let of = |op: Recurrent, inputs: &[Data], i: usize| Data::Output(op.into(), inputs.to_vec(), i);
+        c.add(Recurrent::LstmBackward, vec![of(Recurrent::Lstm, &lstm, 1), state.clone(), of(Recurrent::Lstm, &lstm, 0), state]);
+        c.add(Recurrent::GruBackward, vec![of(Recurrent::Gru, &gru, 1), hidden.clone(), hidden]);
+        let small = n * h < 10 && n > 0;
+        c.0.push(Case { op: Recurrent::Lstm.into(), inputs: lstm, differentiable: small });
+        c.0.push(Case { op: Recurrent::Gru.into(), inputs: gru, differentiable: small });
+    }
+}
+
 fn reduce(c: &mut Cases) {
     let kinds = [
         ReduceKind::Sum,
@@ -423,13 +450,18 @@ fn reduce(c: &mut Cases) {
         ReduceKind::Mean,
         ReduceKind::Max,
         ReduceKind::ArgMax,
+        ReduceKind::Min,
+        ReduceKind::ArgMin,
+        ReduceKind::Prod,
         ReduceKind::Var { correction: 1 },
         ReduceKind::Var { correction: 0 },
     ];
     for kind in kinds {
         let op = |dims: &[usize], keepdim| Reduce { kind, dims: dims.to_vec(), keepdim };
+        // Around 1, or products of a few hundred would leave the range of f32.
+        let data = |shape: &[usize]| if kind == ReduceKind::Prod { between(shape, 0.9, 1.1) } else { uniform(shape) };
         for (shape, dims) in [(&[3, 4][..], &[1][..]), (&[3, 4], &[0]), (&[2, 3, 2, 2], &[0, 2, 3]), (&[2, 3, 4], &[0, 1, 2])] {
-            let case = Case { op: op(dims, false).into(), inputs: vec![uniform(shape)], differentiable: kind != ReduceKind::ArgMax };
+            let case = Case { op: op(dims, false).into(), inputs: vec![data(shape)], differentiable: !op(dims, false).is_index() };
             c.0.push(case);
         }
         for (shape, dims) in [
@@ -445,10 +477,11 @@ fn reduce(c: &mut Cases) {
         ] {
             // A variance of one value has no degrees of freedom.
             if !(dims.is_empty() && kind == ReduceKind::Var { correction: 1 }) {
-                c.add(op(dims, true), vec![uniform(shape)]);
+                c.add(op(dims, true), vec![data(shape)]);
             }
         }
-        if matches!(kind, ReduceKind::Max | ReduceKind::ArgMax) {
+        if matches!(kind, ReduceKind::Max | ReduceKind::ArgMax | ReduceKind::Min | ReduceKind::ArgMin) {
+            c.add(op(&[1], false), vec![Data::Special(vec![37, 500])]);
             c.add(op(&[1], false), vec![Data::Ties(vec![37, 500])]);
             c.add(op(&[0], false), vec![Data::Ties(vec![5000, 3])]);
         }
@@ -457,7 +490,34 @@ fn reduce(c: &mut Cases) {
             c.add(op(&[0, 1], false), vec![between(&[1000, 1000], 100.0, 101.0)]);
         }
     }
-    c.add(Reduce { kind: ReduceKind::Sum, dims: vec![1], keepdim: false }, vec![uniform(&[4, 0])]);
+    for kind in [ReduceKind::Sum, ReduceKind::Prod] {
+        c.add(Reduce { kind, dims: vec![1], keepdim: false }, vec![uniform(&[4, 0])]);
+    }
+    c.add(Reduce { kind: ReduceKind::Prod, dims: vec![1], keepdim: false }, vec![Data::Ties(vec![40, 5])]);
+}
+
+fn scan(c: &mut Cases) {
+    for (shape, dim) in [(&[5][..], 0), (&[3, 4], 0), (&[3, 4], 1), (&[2, 3, 2], 1)] {
+        for flag in [false, true] {
+            c.grad(Scan::Cumsum { dim, reverse: flag }, vec![uniform(shape)]);
+            c.grad(Scan::TopK { dim, k: 2, largest: flag }, vec![uniform(shape)]);
+        }
+    }
+    // Around one tile of 256, many tiles, empty rows, many rows.
+    for (shape, dim) in
+        [(&[255][..], 0), (&[256], 0), (&[257], 0), (&[10_007], 0), (&[3, 300, 5], 1), (&[2, 0, 3], 1), (&[0, 3], 1), (&[70_000, 2], 1)]
+    {
+        c.add(Scan::Cumsum { dim, reverse: false }, vec![uniform(shape)]);
+        c.add(Scan::Cumsum { dim, reverse: true }, vec![uniform(shape)]);
+    }
+    for (shape, dim, k) in [(&[70][..], 0, 70), (&[3, 65], 1, 5), (&[65, 3], 0, 1), (&[2, 33, 4], 1, 33), (&[4, 5], 1, 0), (&[1025], 0, 10)]
+    {
+        for largest in [true, false] {
+            for data in [uniform(shape), Data::Ties(shape.to_vec()), Data::Special(shape.to_vec())] {
+                c.add(Scan::TopK { dim, k, largest }, vec![data]);
+            }
+        }
+    }
 }
 
 fn softmax(c: &mut Cases) {
@@ -503,6 +563,9 @@ fn layout(c: &mut Cases) {
         (&[3, 4], &[0, 1], &[1, 1], &[2, 2]),
         (&[3, 9, 33], &[1, 0, 2], &[1, 3, 2], &[2, 3, 15]),
         (&[4, 4], &[1, 1], &[1, 1], &[0, 2]),
+        (&[5], &[4], &[-1], &[5]),
+        (&[3, 7], &[0, 6], &[1, -3], &[2, 3]),
+        (&[3, 9, 33], &[2, 8, 31], &[-1, -2, 1], &[3, 5, 2]),
     ] {
         let (starts, steps, sizes) = (starts.to_vec(), steps.to_vec(), sizes.to_vec());
         c.grad(Layout::Slice { starts: starts.clone(), steps: steps.clone(), sizes: sizes.clone() }, vec![uniform(shape)]);
@@ -523,6 +586,33 @@ fn layout(c: &mut Cases) {
             differentiable: small,
         });
     }
+    for (shape, index, dim) in [
+        (&[5][..], &[3][..], 0),
+        (&[3, 4], &[3, 6], 1),
+        (&[3, 4], &[5, 2], 0),
+        (&[2, 5, 3], &[1, 7, 2], 1),
+        (&[4, 33, 65], &[4, 20, 65], 1),
+        (&[1, 2, 1, 2, 1, 3, 1, 2], &[1, 2, 1, 2, 1, 5, 1, 1], 5),
+        (&[3, 4], &[3, 0], 1),
+    ] {
+        let below = Data::Below(index.to_vec(), shape[dim]);
+        let small = shape.len() < 4 && shape[0] < 4;
+        c.0.push(Case {
+            op: Layout::Gather { dim }.into(),
+            inputs: vec![uniform(shape), below.clone()],
+            differentiable: small && index[1..] != [0],
+        });
+        if let Ok(shape) = Shape::new(shape) {
+            let op = Layout::ScatterAdd { dim, shape };
+            c.0.push(Case { op: op.into(), inputs: vec![uniform(index), below], differentiable: small && index[1..] != [0] });
+        }
+    }
+    // Indices outside.
+    c.add(Layout::Gather { dim: 0 }, vec![uniform(&[5]), Data::Below(vec![30], 9)]);
+    if let Ok(shape) = Shape::new(&[5, 2]) {
+        c.add(Layout::ScatterAdd { dim: 0, shape }, vec![uniform(&[30, 1]), Data::Below(vec![30, 1], 9)]);
+    }
+    c.add(Layout::Gather { dim: 0 }, vec![Data::Below(vec![5], 99), Data::Below(vec![30], 5)]);
     c.grad(Layout::Concat { dim: 1 }, vec![uniform(&[2, 1, 3]), uniform(&[2, 2, 3]), uniform(&[2, 0, 3])]);
     c.grad(Layout::Concat { dim: 0 }, vec![uniform(&[1, 3]), uniform(&[2, 3])]);
     c.add(Layout::Concat { dim: 2 }, vec![uniform(&[9, 5, 33]), uniform(&[9, 5, 2]), uniform(&[9, 5, 64])]);

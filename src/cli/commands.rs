@@ -424,9 +424,20 @@ pub fn verify(args: &VerifyArgs) -> Result<ExitCode> {
             say(format!("FAIL {}: {}", row.name, row.detail.as_deref().unwrap_or("")));
         }
     };
-    let summary = match &args.goldens {
-        Some(dir) => verify::goldens(dir, &device, &mut on_row)?,
-        None => verify::cases(&device, &args.ops, args.quick, &mut on_row)?,
+    let summary = match (&args.goldens, &args.onnx_node) {
+        (Some(dir), _) => verify::goldens(dir, &device, &mut on_row)?,
+        (None, Some(dir)) => {
+            let mut rows = Vec::new();
+            let summary = verify::onnx_node(dir, &device, &mut |row| {
+                rows.push(row.clone());
+                on_row(row);
+            })?;
+            if let Some(path) = &args.coverage {
+                std::fs::write(path, verify::coverage(&rows)).map_err(|e| Error::io(path, e))?;
+            }
+            summary
+        }
+        (None, None) => verify::cases(&device, &args.ops, args.quick, &mut on_row)?,
     };
     if json {
         say(serde_json::to_string(&summary).unwrap_or_default());

@@ -204,6 +204,12 @@ struct VerifyArgs {
     /// Compare with the reference results in this folder instead
     #[arg(long, value_name = "DIR")]
     goldens: Option<PathBuf>,
+    /// Compute ONNX's operator tests in this folder instead
+    #[arg(long, value_name = "DIR", conflicts_with = "goldens")]
+    onnx_node: Option<PathBuf>,
+    /// Write which of them run, and why others do not, as a table
+    #[arg(long, value_name = "FILE", requires = "onnx_node")]
+    coverage: Option<PathBuf>,
     /// A few cases of each operation
     #[arg(long)]
     quick: bool,

@@ -1,4 +1,21 @@
-//! Scores of classifiers, computed on the host in f64. Conventions are scikit-learn's: 0 where a denominator is 0.
+//! Scores of predictions, computed on the host in f64. Conventions are scikit-learn's: 0 where a denominator is 0.
+
+mod confusion;
+mod probability;
+mod ranking;
+mod regression;
+
+pub use confusion::{Average, Confusion, KappaWeights};
+pub use probability::{brier, expected_calibration_error, log_loss, top_k_accuracy};
+pub use ranking::{PrecisionRecall, Roc, average_precision, precision_recall_curve, roc_auc, roc_curve};
+pub use regression::{Regression, regression};
+
+use crate::error::{Error, Result};
+
+/// Two lists that belong together have one length.
+fn paired(name: &str, a: usize, b: usize) -> Result<()> {
+    if a == b { Ok(()) } else { Err(Error::Shape(format!("{name}: lists of {a} and {b} values do not belong together"))) }
+}
 
 /// What a classifier answered on a labelled set.
 #[derive(Debug, Clone, Default)]
@@ -61,50 +78,34 @@ impl Predictions {
     /// All scores; of no samples, zeros.
     pub fn scores(&self) -> Scores {
         let (n, predicted) = (self.targets.len(), self.classes_predicted());
-        let mut matrix = vec![vec![0u64; self.classes]; self.classes];
+        // A target outside the classes is a wrong answer, but of no class.
+        let mut confusion = Confusion { matrix: vec![vec![0; self.classes]; self.classes] };
         for (&target, &class) in self.targets.iter().zip(&predicted) {
             if target < self.classes {
-                matrix[target][class] += 1;
+                confusion.matrix[target][class] += 1;
             }
         }
-        let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
-        let row = |c: usize| matrix[c].iter().sum::<u64>();
-        let column = |c: usize| matrix.iter().map(|r| r[c]).sum::<u64>();
-        let each = |f: &dyn Fn(usize) -> f64| (0..self.classes).map(f).collect::<Vec<f64>>();
-        let correct: u64 = (0..self.classes).map(|c| matrix[c][c]).sum();
+        let correct: u64 = (0..self.classes).map(|c| confusion.matrix[c][c]).sum();
+        let share = |a: f64| if n == 0 { 0.0 } else { a / n as f64 };
         Scores {
-            accuracy: ratio(correct, n as u64),
-            loss: if n == 0 { 0.0 } else { self.loss_sum / n as f64 },
-            precision: each(&|c| ratio(matrix[c][c], column(c))),
-            recall: each(&|c| ratio(matrix[c][c], row(c))),
-            f1: each(&|c| ratio(2 * matrix[c][c], row(c) + column(c))),
+            accuracy: share(correct as f64),
+            loss: share(self.loss_sum),
+            precision: confusion.precision(),
+            recall: confusion.recall(),
+            f1: confusion.f1(),
             auc: self.auc(),
-            confusion_matrix: matrix,
+            confusion_matrix: confusion.matrix,
         }
     }
 
-    /// Macro mean of the one-against-rest areas: the share of (positive, negative) pairs in the right order, ties counting half.
+    /// Macro mean of the one-against-rest areas.
     fn auc(&self) -> Option<f64> {
-        let mut total = 0.0;
-        for c in 0..self.classes {
-            let mut scored: Vec<(f64, bool)> =
-                self.targets.iter().enumerate().map(|(i, &t)| (self.probabilities[i * self.classes + c], t == c)).collect();
-            scored.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let positives = scored.iter().filter(|s| s.1).count() as f64;
-            let negatives = scored.len() as f64 - positives;
-            if positives == 0.0 || negatives == 0.0 {
-                return None;
-            }
-            let (mut pairs, mut below) = (0.0, 0.0);
-            for tied in scored.chunk_by(|a, b| a.0 == b.0) {
-                let positive = tied.iter().filter(|s| s.1).count() as f64;
-                let negative = tied.len() as f64 - positive;
-                pairs += positive * (below + negative / 2.0);
-                below += negative;
-            }
-            total += pairs / (positives * negatives);
-        }
-        (self.classes > 0).then(|| total / self.classes as f64)
+        let area = |c: usize| {
+            let scores: Vec<f64> = self.probabilities.iter().skip(c).step_by(self.classes).copied().collect();
+            roc_auc(&scores, &self.targets.iter().map(|&t| t == c).collect::<Vec<_>>()).ok().flatten()
+        };
+        let areas = (0..self.classes).map(area).collect::<Option<Vec<f64>>>()?;
+        (self.classes > 0).then(|| areas.iter().sum::<f64>() / self.classes as f64)
     }
 }
 

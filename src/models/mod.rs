@@ -5,12 +5,18 @@
 mod cnn;
 mod lenet;
 mod mlp;
+mod mobilenet;
 mod resnet;
+mod squeezenet;
+mod vgg;
 
 pub use cnn::cnn;
 pub use lenet::lenet5;
 pub use mlp::mlp;
-pub use resnet::resnet8;
+pub use mobilenet::mobilenet_v2;
+pub use resnet::{resnet8, resnet18, resnet20};
+pub use squeezenet::squeezenet1_1;
+pub use vgg::{Layer as VggLayer, VGG11, vgg};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -18,7 +24,7 @@ use crate::nn::{Conv2d, Module, initialize};
 use crate::op::Conv2dOptions;
 
 /// The names that [`build`] knows; the first is the default.
-pub const NAMES: [&str; 4] = ["cnn", "mlp", "lenet5", "resnet8"];
+pub const NAMES: [&str; 9] = ["cnn", "mlp", "lenet5", "resnet8", "resnet18", "resnet20", "mobilenet_v2", "squeezenet1_1", "vgg11_bn"];
 
 /// Builds the network `name` for images `[C, H, W]` and initialises it from `seed`: the same values on every device.
 ///
@@ -36,6 +42,12 @@ pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Devic
         "mlp" => mlp(device, input_shape, classes)?,
         "lenet5" => lenet5(device, input_shape, classes)?,
         "resnet8" => resnet8(device, input_shape, classes)?,
+        // The stem for ImageNet would leave nothing of small images.
+        "resnet18" => resnet18(device, input_shape, classes, input_shape[1].max(input_shape[2]) <= 64)?,
+        "resnet20" => resnet20(device, input_shape, classes)?,
+        "mobilenet_v2" => mobilenet_v2(device, input_shape, classes, 1.0, 0.2)?,
+        "squeezenet1_1" => squeezenet1_1(device, input_shape, classes, 0.5)?,
+        "vgg11_bn" => vgg(device, input_shape, &VGG11, classes)?,
         _ => cnn(device, input_shape, classes)?,
     };
     initialize(&model, seed)?;
@@ -66,8 +78,12 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// A 3x3 convolution with padding 1 and, as batch normalisation follows, no bias.
 fn conv3x3(device: &Device, in_channels: usize, out_channels: usize, stride: usize) -> Result<Conv2d> {
-    let options = Conv2dOptions { stride: [stride; 2], padding: [1; 2], ..Default::default() };
-    Conv2d::new(device, in_channels, out_channels, [3; 2], options, false)
+    conv(device, [in_channels, out_channels], 3, stride, 1, false)
+}
+
+fn conv(device: &Device, [from, to]: [usize; 2], kernel: usize, stride: usize, padding: usize, bias: bool) -> Result<Conv2d> {
+    let options = Conv2dOptions { stride: [stride; 2], padding: [padding; 2], ..Default::default() };
+    Conv2d::new(device, from, to, [kernel; 2], options, bias)
 }
 
 #[cfg(test)]
@@ -78,13 +94,14 @@ mod tests {
     fn an_unknown_name_is_answered_with_the_nearest_and_the_list() {
         let (device, _) = Device::null();
         let error = |name: &str| build(name, [1, 8, 8], 10, &device, 0).err().unwrap().to_string();
-        assert_eq!(error("lenet"), "unknown model 'lenet'; did you mean lenet5? Known models: cnn, mlp, lenet5, resnet8");
-        assert_eq!(error("transformer"), "unknown model 'transformer'. Known models: cnn, mlp, lenet5, resnet8");
+        let known = NAMES.join(", ");
+        assert_eq!(error("lenet"), format!("unknown model 'lenet'; did you mean lenet5? Known models: {known}"));
+        assert_eq!(error("transformer"), format!("unknown model 'transformer'. Known models: {known}"));
     }
 
     #[test]
     fn distance_counts_edits() {
         assert_eq!((distance("kitten", "sitting"), distance("", "abc"), distance("cnn", "cnn")), (3, 3, 0));
-        assert_eq!(nearest("ResNet-8", &NAMES), Some("resnet8"));
+        assert_eq!(nearest("ResNet8", &NAMES), Some("resnet8"));
     }
 }

@@ -10,12 +10,15 @@ mod conv;
 mod dropout;
 mod init;
 mod linear;
+pub mod loss;
 mod norm;
 mod parameter;
 mod pool;
+pub mod recurrent;
+pub mod resize;
 mod state;
 
-pub use activation::Activation;
+pub use crate::op::Unary as Activation;
 pub use container::{Flatten, Residual, Sequential};
 pub use context::{Context, Observer};
 pub use conv::Conv2d;

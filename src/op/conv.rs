@@ -67,6 +67,63 @@ impl Conv2dOptions {
     }
 }
 
+/// Attributes of a convolution over `[N, C, L]`; see [`Conv2dOptions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conv1dOptions {
+    /// Step of the window.
+    pub stride: usize,
+    /// Zeros added on each of the two sides.
+    pub padding: usize,
+    /// Distance between taps.
+    pub dilation: usize,
+    /// Independent groups of channels.
+    pub groups: usize,
+}
+
+impl Conv1dOptions {
+    /// The same convolution over `[N, C, 1, L]`.
+    pub fn two_d(&self) -> Conv2dOptions {
+        Conv2dOptions { stride: [1, self.stride], padding: [0, self.padding], dilation: [1, self.dilation], groups: self.groups }
+    }
+}
+
+/// Attributes of a transposed convolution, with PyTorch's meaning and defaults; pairs are `[height, width]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConvTranspose2dOptions {
+    /// The convolution whose gradient this is: its stride, padding, dilation and groups.
+    pub conv: Conv2dOptions,
+    /// Rows and columns added at the end, less than the stride or the dilation.
+    pub output_padding: [usize; 2],
+}
+
+impl ConvTranspose2dOptions {
+    /// Output `[H, W]` for an input of `size` and a kernel of `kernel`:
+    /// `(size - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when nothing would be left, or `output_padding` is neither less than the stride nor than the dilation.
+    pub fn output_size(&self, size: [usize; 2], kernel: [usize; 2]) -> Result<[usize; 2]> {
+        self.conv.check()?;
+        let mut out = [0; 2];
+        for axis in 0..2 {
+            let (s, p, d, extra) = (self.conv.stride[axis], self.conv.padding[axis], self.conv.dilation[axis], self.output_padding[axis]);
+            if extra >= s.max(d) {
+                return Err(Error::Shape(format!("conv_transpose2d: output_padding {extra} must be less than stride {s} or dilation {d}")));
+            }
+            let full =
+                size[axis].saturating_sub(1).saturating_mul(s).saturating_add(d.saturating_mul(kernel[axis].saturating_sub(1)) + extra + 1);
+            out[axis] =
+                full.checked_sub(p.saturating_mul(2)).filter(|&n| n > 0 && size[axis] > 0 && kernel[axis] > 0).ok_or_else(|| {
+                    Error::Shape(format!(
+                        "conv_transpose2d: padding {p} leaves nothing of the {full} rows or columns that input size {} gives",
+                        size[axis]
+                    ))
+                })?;
+        }
+        Ok(out)
+    }
+}
+
 /// The family's operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Conv {

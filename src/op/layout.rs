@@ -17,8 +17,8 @@ pub enum Layout {
     Slice {
         /// First index.
         starts: Vec<usize>,
-        /// Distance of indices, at least 1.
-        steps: Vec<usize>,
+        /// Distance of indices, not 0; negative ones walk backwards.
+        steps: Vec<isize>,
         /// Output sizes.
         sizes: Vec<usize>,
     },
@@ -27,7 +27,7 @@ pub enum Layout {
         /// First index.
         starts: Vec<usize>,
         /// Distance of indices.
-        steps: Vec<usize>,
+        steps: Vec<isize>,
         /// Shape of the slice's input.
         shape: Shape,
     },
@@ -61,6 +61,20 @@ pub enum Layout {
         dim: usize,
         /// Its size in the result.
         size: usize,
+    },
+    /// `(x, index) -> y` of the index's shape (u32 or i32): `y[i0, .., i, ..] = x[i0, .., index[i0, .., i, ..], ..]`, with `i` along `dim`. Sizes of
+    /// the index are at most those of `x` in the other dimensions. An index outside the dimension gives 0.
+    Gather {
+        /// The dimension that is indexed.
+        dim: usize,
+    },
+    /// `(dy, index) -> dx` of `shape`, the gradient of `Gather`: zeros, to which `dx[.., index[.., i, ..], ..] += dy[.., i, ..]`; summed in the
+    /// order of `i`, without atomics.
+    ScatterAdd {
+        /// The dimension that is indexed.
+        dim: usize,
+        /// Shape of the result.
+        shape: Shape,
     },
 }
 
@@ -153,6 +167,18 @@ impl Layout {
                 dims[d] = *size;
                 (Shape::new(&dims)?, dy.dtype)
             }
+            Layout::Gather { dim } => {
+                let [x, index] = arity(self, inputs)?;
+                check_gather(&x.shape, &index, *dim, "gather")?;
+                (index.shape, x.dtype)
+            }
+            Layout::ScatterAdd { dim, shape } => {
+                let [dy, index] = arity(self, inputs)?;
+                super::float(self, &[dy])?;
+                check_gather(shape, &index, *dim, "scatter_add")?;
+                super::same(self, &dy.shape, &index.shape)?;
+                (*shape, dy.dtype)
+            }
         };
         Ok(vec![Spec::new(shape, dtype)])
     }
@@ -165,10 +191,26 @@ fn check_index(index: &Spec) -> Result<()> {
     Ok(())
 }
 
-fn check_slice(starts: &[usize], steps: &[usize], sizes: &[usize], full: &Shape) -> Result<()> {
+/// `index` has the sizes of what is gathered, and no dimension but `dim` is longer than in `x`.
+fn check_gather(x: &Shape, index: &Spec, dim: usize, name: &str) -> Result<()> {
+    if !matches!(index.dtype, DType::U32 | DType::I32) {
+        return Err(Error::DType(format!("{name}: indices are u32 or i32, got {index}")));
+    }
+    x.dim(dim as i64, name)?;
+    if x.rank() != index.shape.rank() || (0..x.rank()).any(|d| d != dim && index.shape[d] > x[d]) {
+        return Err(Error::Shape(format!(
+            "{name} along {dim}: index {} must have the rank of {x}, and no larger size elsewhere",
+            index.shape
+        )));
+    }
+    Ok(())
+}
+
+fn check_slice(starts: &[usize], steps: &[isize], sizes: &[usize], full: &Shape) -> Result<()> {
     for d in 0..starts.len() {
-        let last = sizes[d].checked_sub(1).map(|n| n.saturating_mul(steps[d]).saturating_add(starts[d]));
-        if steps[d] == 0 || last.is_some_and(|last| last >= full[d]) {
+        let last = sizes[d].checked_sub(1).map(|n| (n as isize).saturating_mul(steps[d]).saturating_add_unsigned(starts[d]));
+        let leaves = last.is_some_and(|last| last < 0 || last as usize >= full[d] || starts[d] >= full[d]);
+        if steps[d] == 0 || leaves {
             return Err(Error::Shape(format!(
                 "slice: start {}, step {}, size {} leave dimension {d} of {full}",
                 starts[d], steps[d], sizes[d]
@@ -197,12 +239,12 @@ fn signed(strides: Vec<usize>) -> Vec<i64> {
 }
 
 impl StridedCopy {
-    /// The copy of input number `input` that a layout operation consists of. Index selection is not a strided copy: `None`.
+    /// The copy of input number `input` that a layout operation consists of. Index selection and gathering are no strided copies: `None`.
     pub(crate) fn new(op: &Layout, inputs: &[Shape], output: &Shape, input: usize) -> Option<Self> {
         let x = &inputs[input];
         let (own, out) = (signed(x.strides()), signed(output.strides()));
         let dot = |starts: &[usize], strides: &[i64]| starts.iter().zip(strides).map(|(&s, &t)| s * t as usize).sum::<usize>();
-        let scaled = |steps: &[usize], strides: &[i64]| steps.iter().zip(strides).map(|(&s, &t)| s as i64 * t).collect::<Vec<i64>>();
+        let scaled = |steps: &[isize], strides: &[i64]| steps.iter().zip(strides).map(|(&s, &t)| s as i64 * t).collect::<Vec<i64>>();
         let (sizes, from, from_offset, to, to_offset) = match op {
             Layout::Permute { dims } => (output.to_vec(), dims.iter().map(|&d| own[d]).collect(), 0, out, 0),
             Layout::Slice { starts, steps, sizes } => (sizes.clone(), scaled(steps, &own), dot(starts, &own), out, 0),
@@ -220,7 +262,7 @@ impl StridedCopy {
                 (x.to_vec(), own, 0, out, to_offset)
             }
             Layout::Expand { shape } => (shape.to_vec(), signed(x.broadcast_strides(shape)), 0, out, 0),
-            Layout::IndexSelect { .. } | Layout::IndexAdd { .. } => return None,
+            Layout::IndexSelect { .. } | Layout::IndexAdd { .. } | Layout::Gather { .. } | Layout::ScatterAdd { .. } => return None,
         };
         let (sizes, mut lists) = collapse(&sizes, &[&from, &to]);
         let to = lists.pop()?;

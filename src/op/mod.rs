@@ -11,22 +11,26 @@ pub mod norm;
 pub mod optimizer;
 pub mod pool;
 pub mod random;
+pub mod recurrent;
 pub mod reduce;
+pub mod scan;
 pub mod softmax;
 mod tolerance;
 
 use crate::error::{Error, Result};
 use crate::shape::{Shape, Spec};
-pub use conv::{Conv, Conv2dOptions};
+pub use conv::{Conv, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions};
 pub use custom::{Custom, CustomOp};
 pub use elementwise::{Binary, Comparison, Elementwise, Unary};
 pub use layout::Layout;
 pub use matmul::Matmul;
 pub use norm::Norm;
 pub use optimizer::{AdamStep, Optimizer, SgdStep};
-pub use pool::{AvgPool2dOptions, Pool, Pool2dOptions};
+pub use pool::{AvgPool2dOptions, Pool, Pool1dOptions, Pool2dOptions};
 pub use random::Random;
+pub use recurrent::Recurrent;
 pub use reduce::{Reduce, ReduceKind};
+pub use scan::Scan;
 pub use softmax::{CrossEntropyOptions, Rows, Softmax};
 pub use tolerance::Magnitudes;
 
@@ -41,8 +45,12 @@ pub enum Op {
     Conv(Conv),
     /// Pooling and its gradients.
     Pool(Pool),
+    /// Steps of recurrent nets.
+    Recurrent(Recurrent),
     /// Reductions over dimensions.
     Reduce(Reduce),
+    /// Cumulative sums and order along a dimension.
+    Scan(Scan),
     /// Log-softmax and cross-entropy.
     Softmax(Softmax),
     /// Copies that move elements.
@@ -68,7 +76,9 @@ impl Op {
             Op::Matmul(op) => op.infer(inputs),
             Op::Conv(op) => op.infer(inputs),
             Op::Pool(op) => op.infer(inputs),
+            Op::Recurrent(op) => op.infer(inputs),
             Op::Reduce(op) => op.infer(inputs),
+            Op::Scan(op) => op.infer(inputs),
             Op::Softmax(op) => op.infer(inputs),
             Op::Layout(op) => op.infer(inputs),
             Op::Random(op) => op.infer(inputs),
@@ -97,7 +107,9 @@ impl Op {
             Op::Matmul(_) => "matmul",
             Op::Conv(_) => "conv",
             Op::Pool(_) => "pool",
+            Op::Recurrent(_) => "recurrent",
             Op::Reduce(_) => "reduce",
+            Op::Scan(_) => "scan",
             Op::Softmax(_) => "softmax",
             Op::Layout(_) => "layout",
             Op::Random(_) => "random",
@@ -129,7 +141,9 @@ impl Op {
                     None => format!("{head}Pool2d"),
                 }
             }
+            Op::Recurrent(op) => format!("{op:?}"),
             Op::Reduce(op) => format!("{:?}", op.kind),
+            Op::Scan(op) => format!("{op:?}"),
             Op::Softmax(op) => format!("{op:?}"),
             Op::Layout(op) => format!("{op:?}"),
             Op::Random(op) => format!("{op:?}"),

@@ -65,6 +65,34 @@ impl Pool2dOptions {
     }
 }
 
+/// Attributes of a window over `[N, C, L]`; see [`Pool2dOptions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pool1dOptions {
+    /// Window size.
+    pub kernel_size: usize,
+    /// Step of the window; PyTorch's default is the kernel size.
+    pub stride: usize,
+    /// Padding on each of the two sides.
+    pub padding: usize,
+    /// Distance between taps (maximum pooling only).
+    pub dilation: usize,
+    /// Round the output size up.
+    pub ceil_mode: bool,
+}
+
+impl Pool1dOptions {
+    /// The same window over `[N, C, 1, L]`.
+    pub fn two_d(&self) -> Pool2dOptions {
+        Pool2dOptions {
+            kernel_size: [1, self.kernel_size],
+            stride: [1, self.stride],
+            padding: [0, self.padding],
+            dilation: [1, self.dilation],
+            ceil_mode: self.ceil_mode,
+        }
+    }
+}
+
 /// Attributes of average pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AvgPool2dOptions {

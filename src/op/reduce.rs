@@ -18,6 +18,12 @@ pub enum ReduceKind {
     Max,
     /// Index (u32) of the largest value within the reduced dimensions, row-major; a tie goes to the first.
     ArgMax,
+    /// Smallest value; its gradient is shared equally by ties, as PyTorch's `amin`.
+    Min,
+    /// Index (u32) of the smallest value, as [`ReduceKind::ArgMax`].
+    ArgMin,
+    /// Product; 1 for no elements.
+    Prod,
     /// Variance with divisor `n - correction`, by the deviations from the mean.
     Var {
         /// 1 is the unbiased estimate.
@@ -37,6 +43,11 @@ pub struct Reduce {
 }
 
 impl Reduce {
+    /// Whether the result is an index.
+    pub fn is_index(&self) -> bool {
+        matches!(self.kind, ReduceKind::ArgMax | ReduceKind::ArgMin)
+    }
+
     pub(super) fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         let [x] = arity(self, inputs)?;
         super::float(self, &[x])?;
@@ -44,12 +55,12 @@ impl Reduce {
             return Err(Error::Shape(format!("reduce: dimension {d} is out of range for {}", x.shape)));
         }
         let n: usize = self.dims.iter().map(|&d| x.shape[d]).product();
-        let needs_elements = !matches!(self.kind, ReduceKind::Sum | ReduceKind::SumSquares);
+        let needs_elements = !matches!(self.kind, ReduceKind::Sum | ReduceKind::SumSquares | ReduceKind::Prod);
         if needs_elements && n == 0 {
             return Err(Error::Shape(format!("reduce {:?} over no elements: shape {}, dims {:?}", self.kind, x.shape, self.dims)));
         }
-        if self.kind == ReduceKind::ArgMax && u32::try_from(n).is_err() {
-            return Err(Error::Shape(format!("argmax over {n} elements: more than u32 counts")));
+        if self.is_index() && u32::try_from(n).is_err() {
+            return Err(Error::Shape(format!("argmax or argmin over {n} elements: more than u32 counts")));
         }
         let mut dims = Vec::new();
         for (d, &size) in x.shape.iter().enumerate() {
@@ -59,7 +70,7 @@ impl Reduce {
                 (true, false) => {}
             }
         }
-        let dtype = if self.kind == ReduceKind::ArgMax { DType::U32 } else { x.dtype };
+        let dtype = if self.is_index() { DType::U32 } else { x.dtype };
         Ok(vec![Spec::new(Shape::new(&dims)?, dtype)])
     }
 }

@@ -40,7 +40,7 @@ impl Op {
         // e^t with t = b log a: an error of 8 roundings of t is one of 8 U |t| of the result y, and y |log y| is at most 1/e below 1.
         let power = |y: f64| 8.0 * U * (y * (2.0 + y.max(1.0).ln()) + 0.4);
         match self {
-            Op::Layout(super::Layout::IndexAdd { .. }) => summed(inputs[1].shape.len(), input(0)),
+            Op::Layout(super::Layout::IndexAdd { .. } | super::Layout::ScatterAdd { .. }) => summed(inputs[1].shape.len(), input(0)),
             Op::Layout(_) | Op::Elementwise(Elementwise::Fill { .. } | Elementwise::Where) => 0.0,
             // From integers a conversion may round either way.
             Op::Elementwise(Elementwise::Cast { .. }) => {
@@ -109,7 +109,8 @@ impl Op {
             Op::Reduce(Reduce { kind, dims, .. }) => {
                 let n: usize = dims.iter().map(|&d| inputs[0].shape[d]).product::<usize>().max(1);
                 match kind {
-                    ReduceKind::Max | ReduceKind::ArgMax => 0.0,
+                    ReduceKind::Max | ReduceKind::ArgMax | ReduceKind::Min | ReduceKind::ArgMin => 0.0,
+                    ReduceKind::Prod => rounded(2.0 + n as f64),
                     ReduceKind::Sum => summed(n, input(0)),
                     ReduceKind::SumSquares => summed(n, 0.0) + rounded(4.0),
                     ReduceKind::Mean => summed(n, input(0) / n as f64) + rounded(6.0),
@@ -117,6 +118,13 @@ impl Op {
                     ReduceKind::Var { .. } => summed(n, 0.0) + rounded(16.0) + 8.0 * U * input(0) * size.output.sqrt(),
                 }
             }
+            // A few gates of 16 roundings each at the size of 1, then products with state and upstream gradient.
+            Op::Recurrent(_) => {
+                let largest = size.inputs.iter().fold(1.0, |a: f64, &b| a.max(b));
+                rounded(16.0) + 32.0 * U * largest
+            }
+            Op::Scan(super::Scan::Cumsum { dim, .. }) => summed(inputs[0].shape[*dim], input(0)),
+            Op::Scan(super::Scan::TopK { .. }) => 0.0,
             Op::Softmax(op) => {
                 let classes = inputs[0].shape.iter().copied().max().unwrap_or(1);
                 let sums = LAMBDA * U * (classes as f64).sqrt();

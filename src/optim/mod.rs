@@ -3,13 +3,16 @@
 //! An [`Optimizer`] gathers its parameters into arenas, so that a step is one operation per group and chunk however many parameters there are.
 
 mod arena;
+mod composed;
 mod schedule;
 
-pub use schedule::{Decay, Schedule};
+pub use composed::{Ema, Rule};
+pub use schedule::{Cycle, Decay, Plateau, Schedule};
 
+use crate::autodiff::no_grad;
 use crate::error::{Error, Result};
 use crate::nn::{NamedArray, Parameter, misfits, write_arrays};
-use crate::op::{AdamStep, Op, Optimizer as Update, Reduce, ReduceKind, SgdStep};
+use crate::op::{AdamStep, Layout, Op, Optimizer as Update, Reduce, ReduceKind, SgdStep, Unary};
 use crate::tensor::Tensor;
 use arena::Chunk;
 
@@ -57,11 +60,23 @@ pub enum OptimizerConfig {
         /// Ascend instead of descend.
         maximize: bool,
     },
+    /// Any other rule: a composition of tensor operations, some ten dispatches where the rules above take one.
+    Composed {
+        /// Learning rate.
+        lr: f64,
+        /// The rule's own weight decay.
+        weight_decay: f64,
+        /// Ascend instead of descend.
+        maximize: bool,
+        /// The formula and its settings.
+        rule: Rule,
+    },
 }
 
 impl OptimizerConfig {
     /// The names that [`OptimizerConfig::named`] knows.
-    pub const NAMES: [&str; 3] = ["sgd", "adam", "adamw"];
+    pub const NAMES: [&str; 12] =
+        ["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam", "lion", "lamb", "lars"];
 
     /// Plain gradient descent.
     pub fn sgd(lr: f64) -> Self {
@@ -87,13 +102,30 @@ impl OptimizerConfig {
             "sgd" => Ok(OptimizerConfig::Sgd { lr, momentum: 0.9, dampening: 0.0, weight_decay: 0.0, nesterov: false, maximize: false }),
             "adam" => Ok(Self::adam(lr)),
             "adamw" => Ok(Self::adamw(lr)),
-            _ => Err(Error::Config(format!("unknown optimizer '{name}'; use {}", Self::NAMES.join(", ")))),
+            _ => {
+                let (weight_decay, rule) = match name {
+                    "rmsprop" => (0.0, Rule::RmsProp { alpha: 0.99, eps: 1e-8, momentum: 0.0, centered: false }),
+                    "adagrad" => (0.0, Rule::Adagrad { lr_decay: 0.0, eps: 1e-10, initial_accumulator_value: 0.0 }),
+                    "adadelta" => (0.0, Rule::Adadelta { rho: 0.9, eps: 1e-6 }),
+                    "adamax" => (0.0, Rule::Adamax { betas: [0.9, 0.999], eps: 1e-8 }),
+                    "nadam" => (0.0, Rule::NAdam { betas: [0.9, 0.999], eps: 1e-8, momentum_decay: 0.004 }),
+                    "radam" => (0.0, Rule::RAdam { betas: [0.9, 0.999], eps: 1e-8 }),
+                    "lion" => (0.0, Rule::Lion { betas: [0.9, 0.99] }),
+                    "lamb" => (0.01, Rule::Lamb { betas: [0.9, 0.999], eps: 1e-6 }),
+                    "lars" => (0.0, Rule::Lars { momentum: 0.9, trust_coefficient: 0.001 }),
+                    _ => return Err(Error::Config(format!("unknown optimizer '{name}'; use {}", Self::NAMES.join(", ")))),
+                };
+                Ok(OptimizerConfig::Composed { lr, weight_decay, maximize: false, rule })
+            }
         }
     }
 
     /// The base learning rate.
     pub fn lr(&self) -> f64 {
-        let (OptimizerConfig::Sgd { lr, .. } | OptimizerConfig::Adam { lr, .. } | OptimizerConfig::AdamW { lr, .. }) = *self;
+        let (OptimizerConfig::Sgd { lr, .. }
+        | OptimizerConfig::Adam { lr, .. }
+        | OptimizerConfig::AdamW { lr, .. }
+        | OptimizerConfig::Composed { lr, .. }) = *self;
         lr
     }
 
@@ -101,7 +133,8 @@ impl OptimizerConfig {
     pub fn weight_decay(&self) -> f64 {
         let (OptimizerConfig::Sgd { weight_decay, .. }
         | OptimizerConfig::Adam { weight_decay, .. }
-        | OptimizerConfig::AdamW { weight_decay, .. }) = *self;
+        | OptimizerConfig::AdamW { weight_decay, .. }
+        | OptimizerConfig::Composed { weight_decay, .. }) = *self;
         weight_decay
     }
 
@@ -133,6 +166,7 @@ impl OptimizerConfig {
                     return Err(Error::Config(format!("optimizer: betas = {betas:?} must lie in [0, 1)")));
                 }
             }
+            OptimizerConfig::Composed { rule, .. } => rule.check()?,
         }
         Ok(())
     }
@@ -143,12 +177,14 @@ impl OptimizerConfig {
             OptimizerConfig::Sgd { momentum, .. } if *momentum == 0.0 => &[],
             OptimizerConfig::Sgd { .. } => &["momentum_buffer"],
             OptimizerConfig::Adam { .. } | OptimizerConfig::AdamW { .. } => &["exp_avg", "exp_avg_sq"],
+            OptimizerConfig::Composed { rule, .. } => rule.state_names(),
         }
     }
 
-    /// The operation of step number `step`, from 1.
-    fn update(&self, lr: f64, weight_decay: f64, step: u64) -> Update {
-        match *self {
+    /// The operation of step number `step`, from 1; `None` for a composed rule.
+    fn update(&self, lr: f64, weight_decay: f64, step: u64) -> Option<Update> {
+        Some(match *self {
+            OptimizerConfig::Composed { .. } => return None,
             OptimizerConfig::Sgd { momentum, dampening, nesterov, maximize, .. } => {
                 Update::Sgd(SgdStep { lr, momentum, dampening, weight_decay, nesterov, maximize, first: step == 1 })
             }
@@ -158,7 +194,7 @@ impl OptimizerConfig {
                 let step = step.min(i32::MAX as u64) as u32;
                 Update::Adam(AdamStep { lr, beta1: betas[0], beta2: betas[1], eps, weight_decay, decoupled, maximize, step })
             }
-        }
+        })
     }
 }
 
@@ -282,15 +318,81 @@ impl Optimizer {
         let scale = self.clip.take().unwrap_or_else(|| self.ones.clone());
         let step = self.steps + 1;
         for group in &self.groups {
-            let op = Op::from(self.config.update(lr * group.lr_factor, group.weight_decay, step));
+            let lr = lr * group.lr_factor;
+            let op = self.config.update(lr, group.weight_decay, step).map(Op::from);
             for chunk in &group.chunks {
                 chunk.fill_missing()?;
+                let Some(op) = &op else {
+                    self.compose(lr, group.weight_decay, step, chunk, &scale)?;
+                    continue;
+                };
                 let operands: Vec<&Tensor> = [&chunk.weights, &chunk.gradients, &scale].into_iter().chain(&chunk.state).collect();
                 Tensor::apply(op.clone(), &operands)?;
             }
         }
         self.steps = step;
         Ok(())
+    }
+
+    /// A step by a [`Rule`], of the whole chunk or parameter by parameter.
+    fn compose(&self, lr: f64, weight_decay: f64, step: u64, chunk: &Chunk, scale: &Tensor) -> Result<()> {
+        let OptimizerConfig::Composed { rule, maximize, .. } = self.config else { return Ok(()) };
+        let _guard = no_grad();
+        // The factor is the first value of what clipping left.
+        let factor = scale.narrow(0, 0, 1)?.affine(if maximize { -1.0 } else { 1.0 }, 0.0)?;
+        let gradients = chunk.gradients.mul(&factor)?;
+        if !rule.per_tensor() {
+            return rule.step(lr, weight_decay, step, &chunk.weights, &gradients, &chunk.state.iter().collect::<Vec<_>>());
+        }
+        let states: Vec<Vec<Tensor>> = chunk.state.iter().map(|arena| chunk.slices(arena)).collect();
+        for (i, (w, g)) in chunk.slices(&chunk.weights).iter().zip(chunk.slices(&gradients)).enumerate() {
+            rule.step(lr, weight_decay, step, w, &g, &states.iter().map(|state| &state[i]).collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    /// Clips every element of the gradients to `[-clip_value, clip_value]`, in place.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless `clip_value` is above 0; errors of the device.
+    pub fn clip_grad_value(&mut self, clip_value: f64) -> Result<()> {
+        if !(clip_value > 0.0) {
+            return Err(Error::Config(format!("clip_grad_value: clip_value = {clip_value} must be above 0")));
+        }
+        let _guard = no_grad();
+        for chunk in self.chunks() {
+            chunk.check()?;
+            chunk.fill_missing()?;
+            let clipped = chunk.gradients.clamp(Some(-clip_value), Some(clip_value))?;
+            let copy = Op::from(Layout::Expand { shape: *clipped.shape() });
+            clipped.device().run(&copy, &[clipped.operand().clone()], &[chunk.gradients.operand().clone()])?;
+        }
+        Ok(())
+    }
+
+    /// As [`Optimizer::clip_grad_norm`] for another norm: `(sum |g|^p)^(1/p)` of all gradients together, infinite `p` the largest `|g|`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless `max_norm` and `norm_type` are above 0; errors of the device.
+    pub fn clip_grad_norm_of(&mut self, max_norm: f64, norm_type: f64) -> Result<Tensor> {
+        if norm_type == 2.0 {
+            return self.clip_grad_norm(max_norm);
+        }
+        if !(max_norm > 0.0 && norm_type > 0.0) {
+            return Err(Error::Config(format!("clip_grad_norm: max_norm = {max_norm} and norm_type = {norm_type} must be above 0")));
+        }
+        let _guard = no_grad();
+        let of = |chunk: &Chunk| {
+            chunk.check()?;
+            chunk.fill_missing()?;
+            chunk.gradients.norm(norm_type, None, false)?.reshape(&[1])
+        };
+        let norms = self.chunks().map(of).collect::<Result<Vec<_>>>()?;
+        // The norm of the norms is the norm of all.
+        let norm = Tensor::concat(&norms.iter().collect::<Vec<_>>(), 0)?.norm(norm_type, None, false)?.reshape(&[1])?;
+        let factor = norm.affine(1.0, 1e-6)?.unary(Unary::Reciprocal)?.affine(max_norm, 0.0)?.clamp(None, Some(1.0))?;
+        self.clip = Some(Tensor::concat(&[&factor, &norm], 0)?);
+        Ok(norm)
     }
 
     /// Forgets all gradients; the next backward pass overwrites them. To be called before each step's first backward pass.

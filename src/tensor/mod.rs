@@ -213,6 +213,25 @@ impl Tensor {
         Ok(view)
     }
 
+    /// A view of elements `start..start + len` along `dim`, where they lie together and at an address that the device can bind.
+    pub(crate) fn part(&self, dim: usize, start: usize, len: usize) -> Result<Option<Tensor>> {
+        let inner: usize = self.shape()[dim + 1..].iter().product();
+        let offset = start * inner;
+        let aligned = ((self.operand.offset + offset) * self.dtype().size()).is_multiple_of(self.device.capabilities().alignment);
+        let together = self.shape()[..dim].iter().all(|&size| size == 1);
+        let fits = start.checked_add(len).is_some_and(|end| end <= self.shape()[dim]);
+        if !(together && aligned && fits && len > 0) {
+            return Ok(None);
+        }
+        let mut dims = self.shape().to_vec();
+        dims[dim] = len;
+        let mut view = self.detach();
+        view.operand.offset += offset;
+        view.operand.spec.shape = Shape::new(&dims)?;
+        view.node = Node::record(Step::Narrow(offset), &[self], &[]);
+        Ok(Some(view))
+    }
+
     /// `[N, ..] -> [N, rest]`.
     ///
     /// # Errors

@@ -3,9 +3,11 @@
 //! What compares belongs here; what is compared is in [`mod@cases`] and in folders of golden cases.
 
 mod goldens;
+mod onnx;
 mod report;
 
 pub use goldens::goldens;
+pub use onnx::{coverage, onnx_node};
 pub use report::{Group, Row, Summary, Verdict};
 
 use crate::backend::cpu::Cpu;

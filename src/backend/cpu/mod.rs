@@ -12,7 +12,9 @@ mod norm;
 mod optimizer;
 mod pool;
 mod random;
+mod recurrent;
 mod reduce;
+mod scan;
 mod softmax;
 
 use super::{Backend, BoxFuture, Buffer, Capabilities, Mark, Memory, MemoryStats, Operand, check_run};
@@ -126,7 +128,9 @@ impl Cpu {
             Op::Matmul(op) => matmul::run::<T>(op, args, fast),
             Op::Conv(op) => conv::run::<T>(op, args, fast),
             Op::Pool(op) => pool::run::<T>(op, args),
+            Op::Recurrent(op) => recurrent::run::<T>(op, args),
             Op::Reduce(op) => reduce::run::<T>(op, args, fast),
+            Op::Scan(op) => scan::run::<T>(op, args),
             Op::Softmax(op) => softmax::run::<T>(op, args),
             Op::Layout(op) => layout::run::<T>(op, args),
             Op::Random(op) => random::run::<T>(op, args),

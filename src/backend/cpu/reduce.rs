@@ -44,7 +44,7 @@ pub(super) fn run<T: Real>(op: &Reduce, args: &mut Args, fast: bool) -> Result<(
     let plan = Plan::new(&shape, &op.dims);
     let n: usize = op.dims.iter().map(|&d| shape[d]).product();
     let x: &[T] = bytemuck::cast_slice(args.ins[0]);
-    if op.kind == ReduceKind::ArgMax {
+    if op.is_index() {
         let [y] = outputs::<u32, 1>(&mut args.outs);
         for (i, y) in y.iter_mut().enumerate() {
             let base = offset(i, &plan.kept);
@@ -52,7 +52,8 @@ pub(super) fn run<T: Real>(op: &Reduce, args: &mut Args, fast: bool) -> Result<(
             let (mut best, mut index) = (at(0), 0);
             for j in 1..n {
                 let v = at(j);
-                if v > best || v.is_nan() && !best.is_nan() {
+                let wins = if op.kind == ReduceKind::ArgMax { v > best } else { v < best };
+                if wins || v.is_nan() && !best.is_nan() {
                     (best, index) = (v, j as u32);
                 }
             }
@@ -81,6 +82,8 @@ fn reduce(kind: ReduceKind, n: usize, x: impl Fn(usize) -> f64) -> f64 {
         ReduceKind::SumSquares => (0..n).map(|j| x(j) * x(j)).sum(),
         ReduceKind::Mean => sum() / n as f64,
         // NaN wins, so that it is not hidden.
+        ReduceKind::Min | ReduceKind::ArgMin => (1..n).map(&x).fold(x(0), |best, v| if v < best || v.is_nan() { v } else { best }),
+        ReduceKind::Prod => (0..n).map(&x).product(),
         ReduceKind::Max | ReduceKind::ArgMax => (1..n).map(&x).fold(x(0), |best, v| if v > best || v.is_nan() { v } else { best }),
         ReduceKind::Var { correction } => {
             let mean = sum() / n as f64;

@@ -8,9 +8,12 @@ mod matmul;
 mod norm;
 mod pool;
 mod random;
+mod recurrent;
 mod reduce;
+mod scan;
 mod softmax;
 
+pub use layout::PadMode;
 pub use softmax::Reduction;
 
 use crate::autodiff::{Grads, Recorded};
@@ -38,9 +41,19 @@ impl From<crate::op::Pool> for Op {
         Op::Pool(op)
     }
 }
+impl From<crate::op::Recurrent> for Op {
+    fn from(op: crate::op::Recurrent) -> Op {
+        Op::Recurrent(op)
+    }
+}
 impl From<crate::op::Reduce> for Op {
     fn from(op: crate::op::Reduce) -> Op {
         Op::Reduce(op)
+    }
+}
+impl From<crate::op::Scan> for Op {
+    fn from(op: crate::op::Scan) -> Op {
+        Op::Scan(op)
     }
 }
 impl From<crate::op::Softmax> for Op {
@@ -84,7 +97,9 @@ pub(crate) fn saves(op: &Op) -> Saves {
         Op::Matmul(_) => (&[0, 1], &[]),
         Op::Conv(_) => (&[0, 1], &[]),
         Op::Pool(op) => pool::saves(op),
+        Op::Recurrent(op) => recurrent::saves(op),
         Op::Reduce(op) => reduce::saves(op),
+        Op::Scan(op) => scan::saves(op),
         Op::Softmax(op) => softmax::saves(op),
         Op::Layout(op) => layout::saves(op),
         Op::Random(_) => (&[], &[]),
@@ -102,7 +117,9 @@ pub(crate) fn vjp(op: &Op, r: &Recorded, dy: &Tensor, grads: &mut Grads) -> Resu
         Op::Matmul(f) => matmul::vjp(f, r, dy, grads),
         Op::Conv(f) => conv::vjp(f, r, dy, grads),
         Op::Pool(f) => pool::vjp(f, r, dy, grads),
+        Op::Recurrent(f) => recurrent::vjp(f, r, dy, grads),
         Op::Reduce(f) => reduce::vjp(f, r, dy, grads),
+        Op::Scan(f) => scan::vjp(f, r, dy, grads),
         Op::Softmax(f) => softmax::vjp(f, r, dy, grads),
         Op::Layout(f) => layout::vjp(f, r, dy, grads),
         Op::Random(f) => random::vjp(f, dy, grads),

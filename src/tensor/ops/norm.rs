@@ -2,8 +2,8 @@
 
 use super::{Saves, no_gradient};
 use crate::autodiff::{Grads, Recorded};
-use crate::error::Result;
-use crate::op::Norm;
+use crate::error::{Error, Result};
+use crate::op::{AvgPool2dOptions, Norm, Pool2dOptions, ReduceKind, Unary};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -32,6 +32,108 @@ impl Tensor {
     /// [`Shape`](crate::Error::Shape) when sizes differ.
     pub fn batch_norm_eval(&self, weight: &Tensor, bias: &Tensor, mean: &Tensor, var: &Tensor, eps: f64) -> Result<Tensor> {
         Tensor::apply1(Norm::BatchNormEval { eps }, &[self, weight, bias, mean, var])
+    }
+
+    /// Normalises each of `rows` parts of equal length: `(x - mean) / sqrt(var + eps)` with the biased variance.
+    fn standardize(&self, rows: usize, eps: f64) -> Result<Tensor> {
+        let len = self.shape().len().checked_div(rows).unwrap_or(0);
+        if len <= 1 {
+            // One value is its own mean.
+            return self.sub(self);
+        }
+        // Batch normalisation of one image whose channels are the rows.
+        let (one, zero) =
+            (Tensor::full(self.device(), &[rows], self.dtype(), 1.0)?, Tensor::full(self.device(), &[rows], self.dtype(), 0.0)?);
+        self.reshape(&[1, rows, len])?.batch_norm(&one, &zero, None, 0.0, eps)?.reshape(self.shape())
+    }
+
+    /// `self * weight + bias`, either of which may be absent, after both got the shape `dims`.
+    fn scale_shift(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, dims: &[usize]) -> Result<Tensor> {
+        let scaled = match weight {
+            Some(weight) => self.mul(&weight.reshape(dims)?)?,
+            None => self.clone(),
+        };
+        match bias {
+            Some(bias) => scaled.add(&bias.reshape(dims)?),
+            None => Ok(scaled),
+        }
+    }
+
+    /// Normalises over the last dimensions, which are `normalized_shape`; weight and bias have that shape (Ba et al. 2016, arXiv:1607.06450).
+    ///
+    /// # Errors
+    /// [`Shape`](crate::Error::Shape) when the last dimensions are others.
+    pub fn layer_norm(&self, normalized_shape: &[usize], weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+        let rows = self.leading_rows(normalized_shape, "layer_norm")?;
+        self.standardize(rows, eps)?.scale_shift(weight, bias, normalized_shape)
+    }
+
+    /// `x / sqrt(mean(x^2) + eps) * weight` over the last dimensions, which are `normalized_shape` (Zhang and Sennrich 2019, arXiv:1910.07467).
+    ///
+    /// # Errors
+    /// [`Shape`](crate::Error::Shape) when the last dimensions are others.
+    pub fn rms_norm(&self, normalized_shape: &[usize], weight: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+        self.leading_rows(normalized_shape, "rms_norm")?;
+        let rank = self.shape().rank();
+        let dims: Vec<i64> = (rank - normalized_shape.len()..rank).map(|d| d as i64).collect();
+        let len: usize = normalized_shape.iter().product();
+        let squares = self.reduce(ReduceKind::SumSquares, Some(&dims), true)?;
+        let factor = squares.affine(1.0 / len.max(1) as f64, eps)?.unary(Unary::Rsqrt)?;
+        self.mul(&factor)?.scale_shift(weight, None, normalized_shape)
+    }
+
+    /// The product of the dimensions before `normalized_shape`.
+    fn leading_rows(&self, normalized_shape: &[usize], name: &str) -> Result<usize> {
+        match self.shape().strip_suffix(normalized_shape) {
+            Some(lead) if !normalized_shape.is_empty() => Ok(lead.iter().product()),
+            _ => Err(Error::Shape(format!("{name}: the last dimensions of {} are not {normalized_shape:?}", self.shape()))),
+        }
+    }
+
+    /// Normalises `num_groups` groups of channels of each image of `[N, C, ..]`; weight and bias are `[C]` (Wu and He 2018, arXiv:1803.08494).
+    ///
+    /// # Errors
+    /// [`Shape`](crate::Error::Shape) unless `num_groups` divides the channels.
+    pub fn group_norm(&self, num_groups: usize, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+        let &[n, c, ..] = &self.shape()[..] else {
+            return Err(Error::Shape(format!("group_norm expects [N, C, ..], got {}", self.shape())));
+        };
+        if num_groups == 0 || c % num_groups != 0 {
+            return Err(Error::Shape(format!("group_norm: {c} channels do not divide into {num_groups} groups")));
+        }
+        let mut channels = vec![1; self.shape().rank() - 1];
+        channels[0] = c;
+        self.standardize(n * num_groups, eps)?.scale_shift(weight, bias, &channels)
+    }
+
+    /// Normalises each channel of each image of `[N, C, ..]` with its own statistics; weight and bias are `[C]` (Ulyanov et al. 2016,
+    /// arXiv:1607.08022).
+    ///
+    /// # Errors
+    /// [`Shape`](crate::Error::Shape) unless there are at least two dimensions.
+    pub fn instance_norm(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+        self.group_norm(self.shape().get(1).copied().unwrap_or(0), weight, bias, eps)
+    }
+
+    /// `x / (k + alpha / size sum x^2)^beta`, the sum over `size` neighbouring channels of `[N, C, ..]`, which begin `size / 2` before the own
+    /// (Krizhevsky et al. 2012).
+    ///
+    /// # Errors
+    /// [`Shape`](crate::Error::Shape) unless there are at least two dimensions and `size` is at least 1.
+    pub fn local_response_norm(&self, size: usize, alpha: f64, beta: f64, k: f64) -> Result<Tensor> {
+        let &[n, c, ..] = &self.shape()[..] else {
+            return Err(Error::Shape(format!("local_response_norm expects [N, C, ..], got {}", self.shape())));
+        };
+        if size == 0 {
+            return Err(Error::Shape("local_response_norm: size must be at least 1".into()));
+        }
+        // Channels as the rows of one plane an image, and the window's mean down them.
+        let pixels: usize = self.shape()[2..].iter().product();
+        let before = (size / 2) as i64;
+        let squares = self.unary(Unary::Square)?.reshape(&[n, 1, c, pixels])?.pad(&[0, 0, before, size as i64 - 1 - before], 0.0)?;
+        let window = Pool2dOptions { kernel_size: [size, 1], stride: [1, 1], ..Pool2dOptions::new(1) };
+        let mean = squares.avg_pool2d(AvgPool2dOptions { window, count_include_pad: true, divisor_override: None })?;
+        self.mul(&mean.affine(alpha, k)?.powf(-beta)?.reshape(self.shape())?)
     }
 }
 

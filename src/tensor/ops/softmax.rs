@@ -3,7 +3,7 @@
 use super::{Saves, no_gradient};
 use crate::autodiff::{Grads, Recorded};
 use crate::error::Result;
-use crate::op::{CrossEntropyOptions, Softmax};
+use crate::op::{CrossEntropyOptions, Softmax, Unary};
 use crate::tensor::Tensor;
 
 /// How the losses of the rows become the result.
@@ -26,6 +26,30 @@ impl Tensor {
     pub fn log_softmax(&self, dim: i64) -> Result<Tensor> {
         let dim = self.shape().dim(dim, "log_softmax")?;
         Tensor::apply1(Softmax::LogSoftmax { dim }, &[self])
+    }
+
+    /// `exp(x) / sum(exp(x))` along `dim`, computed from the log-softmax.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::Error::Shape) when `dim` is out of range.
+    pub fn softmax(&self, dim: i64) -> Result<Tensor> {
+        self.log_softmax(dim)?.exp()
+    }
+
+    /// `log(sum(exp(x)))` over `dims`, computed from `x - max(x)`; of no elements, or of `-inf` alone, it is `-inf`.
+    ///
+    /// # Errors
+    /// [`Shape`](crate::Error::Shape) when a dimension is out of range.
+    pub fn logsumexp(&self, dims: &[i64], keepdim: bool) -> Result<Tensor> {
+        let scalar = |value: f64| Tensor::full(self.device(), &[], self.dtype(), value);
+        if self.shape().is_empty() {
+            return self.sum(Some(dims), keepdim)?.add(&scalar(f64::NEG_INFINITY)?);
+        }
+        // The maximum is a constant: what it adds, the sum takes away. An infinite one would make NaN of the difference.
+        let max = self.detach().amax(Some(dims), true)?;
+        let max = scalar(0.0)?.where_(&max.isinf()?, &max)?;
+        let sum = self.sub(&max)?.exp()?.sum(Some(dims), keepdim)?;
+        sum.unary(Unary::Log)?.add(&max.reshape(sum.shape())?)
     }
 
     /// Cross-entropy of logits `[N, C, ..]` with class indices `target` (i32, `[N, ..]`) and class weights `[C]`, fused with the softmax.
@@ -59,22 +83,6 @@ impl Tensor {
         let rows =
             Tensor::apply1(Softmax::CrossEntropy(CrossEntropyOptions { ignore_index: i64::MIN, ..Default::default() }), &[self, target])?;
         rows.mean(None, false)
-    }
-
-    /// Cross-entropy with target probabilities of the logits' shape `[N, C, ..]`; the mean divides by N times the trailing sizes.
-    ///
-    /// # Errors
-    /// As [`Tensor::log_softmax`] and [`Tensor::mul`].
-    pub fn cross_entropy_soft(&self, target: &Tensor, label_smoothing: f64, reduction: Reduction) -> Result<Tensor> {
-        let log_p = self.log_softmax(1)?;
-        let classes = self.shape()[1] as f64;
-        let target = if label_smoothing > 0.0 { target.affine(1.0 - label_smoothing, label_smoothing / classes)? } else { target.clone() };
-        let rows = log_p.mul(&target)?.sum(Some(&[1]), false)?.affine(-1.0, 0.0)?;
-        match reduction {
-            Reduction::None => Ok(rows),
-            Reduction::Sum => rows.sum(None, false),
-            Reduction::Mean => rows.mean(None, false),
-        }
     }
 }
 

@@ -77,7 +77,12 @@ impl Output {
         Ok(Output { name: name.into(), shape: tensor.shape().to_vec(), values, row_limits: None })
     }
 
-    /// Floats that were summed up on the host.
+    /// Integers that were counted on the host.
+    pub fn integers(name: &str, shape: &[usize], values: Vec<f64>) -> Output {
+        Output { name: name.into(), shape: shape.to_vec(), values: Values::Integers(values), row_limits: None }
+    }
+
+    /// Floats that were computed on the host.
     pub fn floats(name: &str, shape: &[usize], values: Vec<f64>) -> Output {
         Output { name: name.into(), shape: shape.to_vec(), values: Values::Floats(values), row_limits: None }
     }
@@ -143,12 +148,53 @@ impl<'a> Golden<'a> {
 
     /// The output `out`, and the gradients of `sum(out * grad_output)` that the case asks for.
     pub fn differentiate(&self, out: &Tensor) -> Outcome<Vec<Output>> {
-        let mut outputs = vec![Output::of("out", out)?];
-        let asked: Vec<(&String, &str)> = self.case.outputs.keys().filter_map(|name| Some((name, name.strip_prefix("grad.")?))).collect();
-        if !asked.is_empty() {
+        self.differentiate_as("out", out)
+    }
+
+    /// As [`Golden::differentiate`], for an output of another name.
+    pub fn differentiate_as(&self, name: &str, out: &Tensor) -> Outcome<Vec<Output>> {
+        if self.asked().next().is_some() {
             out.backward_with(self.input("grad_output")?)?;
         }
-        for (output, input) in asked {
+        let mut outputs = vec![Output::of(name, out)?];
+        outputs.extend(self.gradients()?);
+        Ok(outputs)
+    }
+
+    /// Several outputs, and the gradients of the sum of `out * grad_output.<name>` over them; of one alone, `grad_output`.
+    pub fn differentiate_all(&self, outs: &[(&str, Tensor)]) -> Outcome<Vec<Output>> {
+        let mut outputs = outs.iter().map(|(name, out)| Output::of(*name, out)).collect::<Outcome<Vec<_>>>()?;
+        if self.asked().next().is_some() {
+            // One walk: the outputs share the tape.
+            let mut total: Option<Tensor> = None;
+            for (name, out) in outs {
+                let upstream = match (self.optional("grad_output"), outs) {
+                    (Some(upstream), [_]) => upstream,
+                    _ => self.input(&format!("grad_output.{name}"))?,
+                };
+                let term = out.mul(upstream)?.sum(None, false)?;
+                total = Some(match total {
+                    Some(sum) => sum.add(&term)?,
+                    None => term,
+                });
+            }
+            if let Some(total) = total {
+                total.backward()?;
+            }
+        }
+        outputs.extend(self.gradients()?);
+        Ok(outputs)
+    }
+
+    /// Outputs that are gradients, and of what.
+    fn asked(&self) -> impl Iterator<Item = (&String, &str)> {
+        self.case.outputs.keys().filter_map(|name| Some((name, name.strip_prefix("grad.")?)))
+    }
+
+    /// The gradients that have reached the inputs.
+    fn gradients(&self) -> Outcome<Vec<Output>> {
+        let mut outputs = Vec::new();
+        for (output, input) in self.asked() {
             let Some(grad) = self.input(input)?.grad() else {
                 return Err(Error::Autodiff(format!("no gradient reached input {input}")).into());
             };

@@ -6,12 +6,16 @@ mod architecture;
 mod conv;
 mod elementwise;
 mod golden;
+mod loss;
 mod manifest;
 mod matmul;
+mod metric;
 mod model;
 mod optimizer;
+mod recurrent;
 mod reduce;
 mod rule;
+mod schedule;
 mod shape;
 mod softmax;
 
@@ -26,14 +30,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Every operator that can be computed.
-const OPERATORS: [&[Operator]; 8] = [
+const OPERATORS: [&[Operator]; 12] = [
     elementwise::OPERATORS,
     softmax::OPERATORS,
+    loss::OPERATORS,
     reduce::OPERATORS,
     shape::OPERATORS,
     matmul::OPERATORS,
     conv::OPERATORS,
     optimizer::OPERATORS,
+    schedule::OPERATORS,
+    recurrent::OPERATORS,
+    metric::OPERATORS,
     model::OPERATORS,
 ];
 

@@ -2,7 +2,8 @@
 
 use super::architecture;
 use super::golden::{Attributes, Golden, Operator, Outcome, Output, Stop, malformed, unsupported};
-use super::optimizer::{config, schedule_of};
+use super::optimizer::config;
+use super::schedule::schedule_of;
 use crate::autodiff::no_grad;
 use crate::nn::{Context, Module, NamedArray, Sequential, load_state_dict, named_parameters, state_dict};
 use crate::optim::{Optimizer, ParamGroup};

@@ -1,8 +1,8 @@
-//! `optimizer`, `clip` and `schedule`: steps on given gradients, the norm of all gradients, learning rates.
+//! `optimizer` and `clip`: steps on given gradients, the norm of all gradients.
 
 use super::golden::{Attributes, Golden, Operator, Outcome, Output, malformed, unsupported};
 use crate::nn::Parameter;
-use crate::optim::{Decay, Optimizer, OptimizerConfig, ParamGroup, Schedule};
+use crate::optim::{Ema, Optimizer, OptimizerConfig, ParamGroup, Rule};
 use crate::tensor::Tensor;
 use serde_json::{Map, Value};
 
@@ -13,9 +13,46 @@ pub(super) const OPERATORS: &[Operator] = &[
     Operator { name: "sgd", attributes: SGD, run: steps },
     Operator { name: "adam", attributes: ADAM, run: steps },
     Operator { name: "adamw", attributes: ADAM, run: steps },
+    Operator {
+        name: "rmsprop",
+        attributes: &["lr", "momentum", "alpha", "eps", "centered", "weight_decay", "maximize", "steps", "groups"],
+        run: steps,
+    },
+    Operator {
+        name: "adagrad",
+        attributes: &["lr", "lr_decay", "eps", "weight_decay", "initial_accumulator_value", "maximize", "steps", "groups"],
+        run: steps,
+    },
+    Operator { name: "adadelta", attributes: &["lr", "rho", "eps", "weight_decay", "maximize", "steps", "groups"], run: steps },
+    Operator { name: "adamax", attributes: &["lr", "betas", "eps", "weight_decay", "maximize", "steps", "groups"], run: steps },
+    Operator {
+        name: "nadam",
+        attributes: &["lr", "betas", "eps", "weight_decay", "momentum_decay", "maximize", "steps", "groups"],
+        run: steps,
+    },
+    Operator { name: "radam", attributes: &["lr", "betas", "eps", "weight_decay", "maximize", "steps", "groups"], run: steps },
+    Operator { name: "lion", attributes: &["lr", "betas", "weight_decay", "steps", "reference"], run: steps },
+    Operator { name: "lamb", attributes: &["lr", "betas", "eps", "weight_decay", "steps", "reference"], run: steps },
+    Operator { name: "lars", attributes: &["lr", "momentum", "weight_decay", "trust_coefficient", "steps", "reference"], run: steps },
+    Operator {
+        name: "muon",
+        attributes: &[
+            "lr",
+            "momentum",
+            "nesterov",
+            "weight_decay",
+            "ns_coefficients",
+            "ns_steps",
+            "eps",
+            "adjust_lr_fn",
+            "steps",
+            "reference",
+        ],
+        run: steps,
+    },
+    Operator { name: "ema", attributes: &["decay", "warmup", "steps", "reference"], run: ema },
+    Operator { name: "clip_grad_value", attributes: &["clip_value"], run: clip_grad_value },
     Operator { name: "clip_grad_norm", attributes: &["max_norm", "norm_type"], run: clip_grad_norm },
-    Operator { name: "step_lr", attributes: &["base_lr", "step_size", "gamma", "steps"], run: schedule },
-    Operator { name: "cosine_annealing_lr", attributes: &["base_lr", "T_max", "eta_min", "steps"], run: schedule },
 ];
 
 /// The settings of the optimiser `name`; what is not given has PyTorch's default.
@@ -24,9 +61,6 @@ pub(super) fn config(name: &str, attributes: Attributes) -> Outcome<OptimizerCon
     let flag = |key: &str| -> Outcome<bool> { Ok(attributes.get::<Option<bool>>(key)?.unwrap_or(false)) };
     let lr = attributes.get("lr")?;
     let maximize = flag("maximize")?;
-    if flag("amsgrad")? {
-        return unsupported("amsgrad");
-    }
     let betas = attributes.get::<Option<[f64; 2]>>("betas")?.unwrap_or([0.9, 0.999]);
     let eps = number("eps", 1e-8)?;
     Ok(match name {
@@ -38,10 +72,69 @@ pub(super) fn config(name: &str, attributes: Attributes) -> Outcome<OptimizerCon
             nesterov: flag("nesterov")?,
             maximize,
         },
+        "adam" | "adamw" if flag("amsgrad")? => {
+            let decoupled = name == "adamw";
+            let weight_decay = number("weight_decay", if decoupled { 0.01 } else { 0.0 })?;
+            OptimizerConfig::Composed { lr, weight_decay, maximize, rule: Rule::AmsGrad { betas, eps, decoupled } }
+        }
         "adam" => OptimizerConfig::Adam { lr, betas, eps, weight_decay: number("weight_decay", 0.0)?, maximize },
         "adamw" => OptimizerConfig::AdamW { lr, betas, eps, weight_decay: number("weight_decay", 0.01)?, maximize },
-        _ => return unsupported(format!("optimizer {name}")),
+        _ => {
+            let rule = match name {
+                "rmsprop" => {
+                    Rule::RmsProp { alpha: number("alpha", 0.99)?, eps, momentum: number("momentum", 0.0)?, centered: flag("centered")? }
+                }
+                "adagrad" => Rule::Adagrad {
+                    lr_decay: number("lr_decay", 0.0)?,
+                    eps: number("eps", 1e-10)?,
+                    initial_accumulator_value: number("initial_accumulator_value", 0.0)?,
+                },
+                "adadelta" => Rule::Adadelta { rho: number("rho", 0.9)?, eps: number("eps", 1e-6)? },
+                "adamax" => Rule::Adamax { betas, eps },
+                "nadam" => Rule::NAdam { betas, eps, momentum_decay: number("momentum_decay", 0.004)? },
+                "radam" => Rule::RAdam { betas, eps },
+                "lion" => Rule::Lion { betas },
+                "lamb" => Rule::Lamb { betas, eps },
+                "lars" => Rule::Lars { momentum: number("momentum", 0.0)?, trust_coefficient: number("trust_coefficient", 0.001)? },
+                "muon" => Rule::Muon {
+                    momentum: number("momentum", 0.95)?,
+                    nesterov: flag("nesterov")?,
+                    ns_coefficients: attributes.get("ns_coefficients")?,
+                    ns_steps: attributes.get("ns_steps")?,
+                    eps: number("eps", 1e-7)?,
+                    match_rms_adamw: match attributes.get::<String>("adjust_lr_fn")?.as_str() {
+                        "original" => false,
+                        "match_rms_adamw" => true,
+                        other => return unsupported(format!("adjust_lr_fn {other}")),
+                    },
+                },
+                _ => return unsupported(format!("optimizer {name}")),
+            };
+            OptimizerConfig::Composed { lr, weight_decay: number("weight_decay", 0.0)?, maximize, rule }
+        }
     })
+}
+
+/// The weights `w0`, `w1` ... of each step, whose moving averages begin with `p0`, `p1` ...
+fn ema(g: &Golden) -> Outcome<Vec<Output>> {
+    let begin: Vec<Tensor> = g.numbered("p")?.into_iter().cloned().collect();
+    let weights = g.numbered("w")?;
+    if weights.len() != begin.len() {
+        return malformed("there must be weights for each average");
+    }
+    let mut ema = Ema::new(g.attribute("decay")?, g.attribute("warmup")?, &begin)?;
+    let mut outputs = Vec::new();
+    for step in 0..g.attribute::<usize>("steps")? {
+        let row = |(w, p): (&&Tensor, &Tensor)| w.narrow(0, step, 1)?.reshape(p.shape());
+        ema.update(&weights.iter().zip(&begin).map(row).collect::<crate::Result<Vec<_>>>()?)?;
+        for (i, average) in ema.averages().iter().enumerate() {
+            let name = format!("p{i}.step{}", step + 1);
+            if g.case.outputs.contains_key(&name) {
+                outputs.push(Output::of(name, average)?);
+            }
+        }
+    }
+    Ok(outputs)
 }
 
 /// The inputs `<stem>0`, `<stem>1` ... as named parameters.
@@ -93,12 +186,9 @@ fn steps(g: &Golden) -> Outcome<Vec<Output>> {
     Ok(outputs)
 }
 
-/// An optimiser keeps the factor on the device until its step: ascending from 0 at rate 1 gives the clipped gradients themselves.
-fn clip_grad_norm(g: &Golden) -> Outcome<Vec<Output>> {
-    let norm_type: Value = g.attribute("norm_type")?;
-    if norm_type.as_f64() != Some(2.0) {
-        return unsupported(format!("norm_type {norm_type}"));
-    }
+/// The gradients after `clip`: an optimiser keeps the factor on the device until its step, and ascending from 0 at rate 1 gives the clipped
+/// gradients themselves.
+fn clipped(g: &Golden, clip: impl Fn(&mut Optimizer) -> Outcome<Vec<Output>>) -> Outcome<Vec<Output>> {
     let mut parameters = Vec::new();
     for (i, gradient) in g.numbered("g")?.into_iter().enumerate() {
         parameters.push((format!("g{i}"), Parameter::from_tensor(&Tensor::zeros(g.device, gradient.shape())?)));
@@ -108,27 +198,29 @@ fn clip_grad_norm(g: &Golden) -> Outcome<Vec<Output>> {
     for (name, parameter) in &parameters {
         parameter.tensor().backward_with(g.input(name)?)?;
     }
-    let norm = optimizer.clip_grad_norm(g.attribute("max_norm")?)?;
+    let mut outputs = clip(&mut optimizer)?;
     optimizer.step(1.0)?;
-    let mut outputs = vec![Output::of("total_norm", &norm.reshape(&[])?)?];
     for (name, parameter) in &parameters {
         outputs.push(Output::of(format!("clipped.{name}"), &parameter.data())?);
     }
     Ok(outputs)
 }
 
-/// The schedule `name`, whose attributes are those of the cases.
-pub(super) fn schedule_of(name: &str, attributes: Attributes) -> Outcome<Schedule> {
-    Ok(match name {
-        "none" => Schedule::default(),
-        "step_lr" => Decay::Step { step_size: attributes.get("step_size")?, gamma: attributes.get("gamma")? }.into(),
-        "cosine_annealing_lr" => Decay::Cosine { t_max: Some(attributes.get("T_max")?), eta_min: attributes.get("eta_min")? }.into(),
-        _ => return unsupported(format!("schedule {name}")),
-    })
+fn clip_grad_norm(g: &Golden) -> Outcome<Vec<Output>> {
+    let norm_type: Value = g.attribute("norm_type")?;
+    let norm_type = match (norm_type.as_f64(), norm_type.as_str()) {
+        (Some(p), _) => p,
+        (_, Some("inf")) => f64::INFINITY,
+        _ => return unsupported(format!("norm_type {norm_type}")),
+    };
+    let max_norm = g.attribute("max_norm")?;
+    clipped(g, |optimizer| Ok(vec![Output::of("total_norm", &optimizer.clip_grad_norm_of(max_norm, norm_type)?.reshape(&[])?)?]))
 }
 
-fn schedule(g: &Golden) -> Outcome<Vec<Output>> {
-    let (schedule, base_lr, steps) = (schedule_of(&g.case.op, g.attributes())?, g.attribute("base_lr")?, g.attribute::<u64>("steps")?);
-    let rates: Vec<f64> = (0..steps).map(|step| schedule.lr(base_lr, step, steps)).collect();
-    Ok(vec![Output::floats("lr", &[rates.len()], rates)])
+fn clip_grad_value(g: &Golden) -> Outcome<Vec<Output>> {
+    let clip_value = g.attribute("clip_value")?;
+    clipped(g, |optimizer| {
+        optimizer.clip_grad_value(clip_value)?;
+        Ok(Vec::new())
+    })
 }

@@ -9,7 +9,9 @@ mod norm;
 mod optimizer;
 mod pool;
 mod random;
+mod recurrent;
 mod reduce;
+mod scan;
 mod softmax;
 mod tile;
 
@@ -131,8 +133,16 @@ fn words(values: impl IntoIterator<Item = usize>) -> Result<Vec<u32>> {
     values.into_iter().map(word).collect()
 }
 
+/// Strides as the kernels take them: a negative one is added modulo 2^32.
 fn strides(values: &[i64]) -> Result<Vec<u32>> {
-    words(values.iter().map(|&v| v as usize))
+    values
+        .iter()
+        .map(|&v| {
+            i32::try_from(v)
+                .map(|v| v as u32)
+                .map_err(|_| Error::Shape(format!("a stride of {v} does not fit the GPU kernels' 32-bit indices")))
+        })
+        .collect()
 }
 
 /// `operand` as another shape.
@@ -164,7 +174,9 @@ pub fn lower(
         Op::Matmul(op) => matmul::lower(op, inputs, outputs, &mut plan)?,
         Op::Conv(op) => conv::lower(op, inputs, outputs, &mut plan)?,
         Op::Pool(op) => pool::lower(op, inputs, outputs, &mut plan)?,
+        Op::Recurrent(op) => recurrent::lower(op, inputs, outputs, &mut plan)?,
         Op::Reduce(op) => reduce::lower(op, inputs, outputs, &mut plan)?,
+        Op::Scan(op) => scan::lower(op, inputs, outputs, &mut plan)?,
         Op::Softmax(op) => softmax::lower(op, inputs, outputs, &mut plan)?,
         Op::Layout(op) => layout::lower(op, inputs, outputs, &mut plan)?,
         Op::Random(op) => random::lower(op, inputs, outputs, &mut plan)?,

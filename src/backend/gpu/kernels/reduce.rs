@@ -93,17 +93,20 @@ pub(super) fn over(kind: ReduceKind, x: &Operand, dims: &[usize], y: &Operand, p
     let spaces = Spaces::new(&x.spec.shape, dims)?;
     let n = spaces.terms as f64;
     match kind {
-        _ if spaces.terms == 0 => elementwise::fill(y, 0.0, plan),
+        _ if spaces.terms == 0 => elementwise::fill(y, if kind == ReduceKind::Prod { 1.0 } else { 0.0 }, plan),
         ReduceKind::Sum => pass(&spaces, 0, x, x, 1.0, y, plan),
         ReduceKind::SumSquares => pass(&spaces, 1, x, x, 1.0, y, plan),
         ReduceKind::Mean => pass(&spaces, 0, x, x, 1.0 / n, y, plan),
         ReduceKind::Max => pass(&spaces, 3, x, x, 1.0, y, plan),
+        ReduceKind::Min => pass(&spaces, 4, x, x, 1.0, y, plan),
+        ReduceKind::Prod => pass(&spaces, 5, x, x, 1.0, y, plan),
         ReduceKind::Var { correction } => {
             let mean = plan.scratch(Spec::new(Shape::new(&[spaces.outputs])?, DType::F32))?;
             pass(&spaces, 0, x, x, 1.0 / n, &mean, plan)?;
             pass(&spaces, 2, x, &mean, 1.0 / (n - correction as f64).max(0.0), y, plan)
         }
-        ReduceKind::ArgMax => argmax(&spaces, x, y, plan),
+        ReduceKind::ArgMax => argmax(&spaces, 3, x, y, plan),
+        ReduceKind::ArgMin => argmax(&spaces, 4, x, y, plan),
     }
 }
 
@@ -125,14 +128,15 @@ fn pass(spaces: &Spaces, kind: u32, x: &Operand, helper: &Operand, scale: f64, y
     let partial = plan.scratch(Spec::new(Shape::new(&[spaces.outputs, count])?, DType::F32))?;
     let params = spaces.params(spaces.terms, count, per, 1.0)?;
     plan.push(kernel, &[x, helper], &[&partial], &params, [gx, gy, word(count)?])?;
-    // Partial sums (of squares too) are added, maxima compared.
+    // Partial sums (of squares too) are added, the others joined as their terms were.
     let again = Spaces::new(&partial.spec.shape, &[1])?;
-    pass(&again, if kind == 3 { 3 } else { 0 }, &partial, &partial, scale, y, plan)
+    pass(&again, if kind >= 3 { kind } else { 0 }, &partial, &partial, scale, y, plan)
 }
 
-fn argmax(spaces: &Spaces, x: &Operand, y: &Operand, plan: &mut Plan) -> Result<()> {
+/// `kind` is 3 for the largest value, 4 for the smallest.
+fn argmax(spaces: &Spaces, kind: u32, x: &Operand, y: &Operand, plan: &mut Plan) -> Result<()> {
     let (rx, ry) = spaces.block();
-    let kernel = |entry| Kernel::new("reduce", entry).spec("RX", rx).spec("RY", ry);
+    let kernel = |entry| Kernel::new("reduce", entry).spec("RX", rx).spec("RY", ry).constant("KIND", kind);
     let [gx, gy, _] = plan.fold(spaces.outputs, rx)?;
     // The first pass reads terms, the further ones candidates [outputs, terms].
     let (mut terms, mut candidates): (usize, Option<Operand>) = (spaces.terms, None);
