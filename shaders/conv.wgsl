@@ -136,8 +136,10 @@ fn conv2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     // Uniform across the workgroup, so returning here cannot strand a barrier.
     if tile >= params.tiles { return; }
     channel_group = group.z / params.splits;
-    split = group.z % params.splits;
-    let from_term = split * params.terms_a_split;
+    // By the built-in value: a compiler that proves uniformity takes private variables for different in each invocation.
+    let part = group.z % params.splits;
+    split = part;
+    let from_term = part * params.terms_a_split;
     let to_term = min(from_term + params.terms_a_split, params.terms);
     tile_product(tile % params.row_tiles * ROWS, tile / params.row_tiles * COLS, lane, from_term, to_term);
 }

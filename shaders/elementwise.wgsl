@@ -306,7 +306,10 @@ fn classify(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     let i = flat_group(group, groups) * WG + lane;
     if i >= params.n { return; }
     let v = word_a[i];
-    let holds = (OP & 1u) != 0u && (v & 0x7fffffffu) > 0x7f800000u || (OP & 2u) != 0u && v == 0x7f800000u || (OP & 4u) != 0u && v == 0xff800000u;
+    let nan = (OP & 1u) != 0u && (v & 0x7fffffffu) > 0x7f800000u;
+    let positive = (OP & 2u) != 0u && v == 0x7f800000u;
+    let negative = (OP & 4u) != 0u && v == 0xff800000u;
+    let holds = nan || positive || negative;
     word_y[i] = u32(holds);
 }
 

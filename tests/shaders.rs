@@ -1,14 +1,13 @@
-//! Every shader in every specialisation that the list of cases dispatches: valid, writable for Metal and Direct3D, bound as the Rust side
+//! Every shader in every specialisation that the list of cases dispatches: valid, writable for Metal, Direct3D and Vulkan, bound as the Rust side
 //! says, within WebGPU's default limits. No GPU is needed: naga reads what wgpu would compile.
 #![cfg(feature = "gpu")]
 
-use mappa::backend::Operand;
+mod common;
+
+use common::{WORKGROUPS, dispatches, pipelines};
 use mappa::backend::gpu::Kernel;
-use mappa::backend::gpu::kernels::{Dispatch, Limits, lower};
+use mappa::backend::gpu::kernels::Dispatch;
 use mappa::backend::gpu::shader::{SOURCES, Sources};
-use mappa::cases::all;
-use mappa::device::Device;
-use mappa::shape::Spec;
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, EntryPoint, Module, ShaderStage, StorageAccess, TypeInner};
 use std::collections::HashSet;
@@ -18,33 +17,6 @@ use std::path::Path;
 const STORAGE_BUFFERS: usize = 8;
 const INVOCATIONS: u32 = 256;
 const WORKGROUP_BYTES: u32 = 16_384;
-const WORKGROUPS: u32 = 65_535;
-const BINDING_BYTES: u64 = 128 << 20;
-
-/// What the cases dispatch at the default limits. The null device gives buffers without memory.
-fn dispatches() -> Vec<Dispatch> {
-    let (device, _) = Device::null();
-    let limits = Limits { workgroups: WORKGROUPS, binding_bytes: BINDING_BYTES };
-    let alloc = |len_bytes: usize| device.alloc(len_bytes);
-    let operand = |spec: Spec| Operand { buffer: alloc(spec.len_bytes()).unwrap(), offset: 0, spec };
-    let mut found = Vec::new();
-    for case in all() {
-        let specs: Vec<Spec> = case.inputs.iter().map(|data| data.spec().unwrap()).collect();
-        let outputs: Vec<Operand> = case.op.infer(&specs).unwrap().into_iter().map(operand).collect();
-        let inputs: Vec<Operand> = specs.into_iter().map(operand).collect();
-        found.extend(lower(&case.op, &inputs, &outputs, &limits, &alloc).unwrap_or_else(|e| panic!("{case}: {e}")));
-    }
-    found
-}
-
-/// The first dispatch of each specialisation and list of written bindings: what one pipeline is made for.
-fn pipelines() -> Vec<Dispatch> {
-    let mut seen = HashSet::new();
-    dispatches()
-        .into_iter()
-        .filter(|d| seen.insert((d.kernel.clone(), d.bindings.iter().map(|b| b.write).collect::<Vec<bool>>())))
-        .collect()
-}
 
 /// A parsed and validated source.
 fn parse(name: &str, text: &str) -> (Module, ModuleInfo) {
@@ -72,7 +44,7 @@ fn entry_point<'a>(module: &'a Module, info: &'a ModuleInfo, kernel: &Kernel) ->
 }
 
 #[test]
-fn every_specialisation_is_valid_and_can_be_written_as_msl_and_hlsl() {
+fn every_specialisation_is_valid_and_can_be_written_as_msl_hlsl_and_spirv() {
     let pipelines = pipelines();
     for Dispatch { kernel, .. } in &pipelines {
         let (module, info) = specialised(kernel);
@@ -87,6 +59,9 @@ fn every_specialisation_is_valid_and_can_be_written_as_msl_and_hlsl() {
         let written = naga::back::hlsl::Writer::new(&mut text, &hlsl, &options).write(&module, &info, None);
         written.unwrap_or_else(|e| panic!("{kernel:?} as HLSL: {e}"));
         assert!(text.contains("[numthreads("), "{kernel:?} as HLSL has no entry point:\n{text}");
+        let entry = naga::back::spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: kernel.entry.to_owned() };
+        let spv = naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), Some(&entry));
+        assert_eq!(spv.unwrap_or_else(|e| panic!("{kernel:?} as SPIR-V: {e}"))[0], 0x0723_0203, "{kernel:?}: SPIR-V's magic number");
     }
     println!("{} specialisations of {} files", pipelines.len(), pipelines.iter().map(|d| d.kernel.file).collect::<HashSet<_>>().len());
 }

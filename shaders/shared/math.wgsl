@@ -202,7 +202,7 @@ fn accurate_pow(a: f32, b: f32) -> f32 {
     if is_nan(a) || is_nan(b) { return nan(); }
     let whole = round(b) == b;
     // The power of -infinity is that of infinity.
-    if a < 0.0 && !whole && a >= -3.4028235e38 { return nan(); }
+    if a < 0.0 && !whole && a >= -3.4028234e38 { return nan(); }
     // Odd: half of it is no whole number. Above 2^24 every f32 is even.
     let negative = a < 0.0 && whole && abs(b) < 16777216.0 && floor(0.5 * b) != 0.5 * b;
     let size = abs(a);

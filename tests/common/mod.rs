@@ -3,7 +3,13 @@
 
 use mappa::backend::Backend;
 use mappa::backend::cpu::Cpu;
+#[cfg(feature = "gpu")]
+use mappa::backend::gpu::kernels::{Dispatch, Limits, lower};
 use mappa::cases::{Case, Data, run_case};
+#[cfg(feature = "gpu")]
+use mappa::{Device, backend::Operand, cases::all, shape::Spec};
+#[cfg(feature = "gpu")]
+use std::collections::HashSet;
 
 /// Opens a GPU. Where there is none the test is skipped with a line that says so, unless `MAPPA_REQUIRE_GPU=1`.
 #[cfg(feature = "gpu")]
@@ -43,4 +49,35 @@ pub fn check(device: &dyn Backend, cases: &[Case]) {
     let name = &device.capabilities().name;
     let shown = failures[..failures.len().min(60)].join("\n");
     assert!(failures.is_empty(), "{name}: {} of {} cases failed:\n{shown}", failures.len(), cases.len());
+}
+
+/// WebGPU's defaults: <https://www.w3.org/TR/webgpu/#limits>.
+pub const WORKGROUPS: u32 = 65_535;
+pub const BINDING_BYTES: u64 = 128 << 20;
+
+/// What the cases dispatch at the default limits. The null device gives buffers without memory.
+#[cfg(feature = "gpu")]
+pub fn dispatches() -> Vec<Dispatch> {
+    let (device, _) = Device::null();
+    let limits = Limits { workgroups: WORKGROUPS, binding_bytes: BINDING_BYTES };
+    let alloc = |len_bytes: usize| device.alloc(len_bytes);
+    let operand = |spec: Spec| Operand { buffer: alloc(spec.len_bytes()).unwrap(), offset: 0, spec };
+    let mut found = Vec::new();
+    for case in all() {
+        let specs: Vec<Spec> = case.inputs.iter().map(|data| data.spec().unwrap()).collect();
+        let outputs: Vec<Operand> = case.op.infer(&specs).unwrap().into_iter().map(operand).collect();
+        let inputs: Vec<Operand> = specs.into_iter().map(operand).collect();
+        found.extend(lower(&case.op, &inputs, &outputs, &limits, &alloc).unwrap_or_else(|e| panic!("{case}: {e}")));
+    }
+    found
+}
+
+/// The first dispatch of each specialisation and list of written bindings: what one pipeline is made for.
+#[cfg(feature = "gpu")]
+pub fn pipelines() -> Vec<Dispatch> {
+    let mut seen = HashSet::new();
+    dispatches()
+        .into_iter()
+        .filter(|d| seen.insert((d.kernel.clone(), d.bindings.iter().map(|b| b.write).collect::<Vec<bool>>())))
+        .collect()
 }

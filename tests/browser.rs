@@ -1,0 +1,136 @@
+//! Every shader in every specialisation, compiled by a browser's own compiler: naga accepts what Chrome refuses, such as a barrier in control flow that
+//! Chrome cannot prove uniform. A page makes each module and pipeline and sends back what the compiler said.
+//!
+//! Needs Chromium (`CHROMIUM` names it); without one the test says so, and fails with `MAPPA_REQUIRE_CHROMIUM=1`.
+#![cfg(feature = "gpu")]
+
+mod common;
+
+use mappa::backend::gpu::shader::Sources;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PAGE: &str = r#"<!doctype html><script type="module">
+const report = { modules: 0, pipelines: 0, messages: [] };
+try {
+    const adapter = await navigator.gpu.requestAdapter();
+    const device = await adapter.requestDevice();
+    report.adapter = [adapter.info?.vendor, adapter.info?.architecture, adapter.info?.description].join(" ");
+    const modules = new Map();
+    for (const { name, text, entry, constants } of await (await fetch("/shaders")).json()) {
+        if (!modules.has(text)) {
+            const module = device.createShaderModule({ code: text });
+            for (const m of (await module.getCompilationInfo()).messages)
+                if (m.type == "error") report.messages.push(`${name}:${m.lineNum}: ${m.message}`);
+            modules.set(text, module);
+            report.modules++;
+        }
+        try {
+            await device.createComputePipelineAsync({ layout: "auto", compute: { module: modules.get(text), entryPoint: entry, constants } });
+            report.pipelines++;
+        } catch (e) { report.messages.push(`${name} ${entry} ${JSON.stringify(constants)}: ${e.message}`); }
+    }
+} catch (e) { report.messages.push(`the page failed: ${e}`); }
+await fetch("/report", { method: "POST", body: JSON.stringify(report) });
+</script>"#;
+
+fn chromium() -> Option<String> {
+    let named = std::env::var("CHROMIUM").ok().into_iter();
+    let runs =
+        |name: &String| Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+    named.chain(["chromium", "chromium-browser", "google-chrome"].map(String::from)).find(runs)
+}
+
+/// Ends the browser with the test, however that ends.
+struct Browser(Child);
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Serves one request; the body of a POST is the report.
+fn answer(stream: TcpStream, shaders: &str) -> Option<Value> {
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut request, mut length) = (String::new(), 0);
+    reader.read_line(&mut request).ok()?;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? <= 2 {
+            break;
+        }
+        if let Some(n) = line.to_lowercase().strip_prefix("content-length:") {
+            length = n.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let (kind, text) = match request.split(' ').nth(1)? {
+        "/" => ("text/html", PAGE),
+        "/shaders" => ("application/json", shaders),
+        _ => ("text/plain", ""),
+    };
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
+    (&stream).write_all((head + text).as_bytes()).ok()?;
+    request.starts_with("POST /report").then(|| serde_json::from_slice(&body).unwrap())
+}
+
+#[test]
+fn a_browser_compiles_every_specialisation() {
+    let Some(chromium) = chromium() else {
+        let required = std::env::var("MAPPA_REQUIRE_CHROMIUM").is_ok_and(|v| v == "1");
+        assert!(!required, "MAPPA_REQUIRE_CHROMIUM=1, but there is no chromium");
+        println!("left out: the browser's compiler, since there is no chromium; install it or set CHROMIUM");
+        return;
+    };
+    let pipelines = common::pipelines();
+    let shader = |d: &mappa::backend::gpu::kernels::Dispatch| {
+        let text = Sources::default().expand(d.kernel.file, &d.kernel.specs).unwrap();
+        let constants: serde_json::Map<String, Value> = d.kernel.constants.iter().map(|&(k, v)| (k.to_owned(), json!(v))).collect();
+        json!({ "name": d.kernel.file, "text": text, "entry": d.kernel.entry, "constants": constants })
+    };
+    let shaders = serde_json::to_string(&pipelines.iter().map(shader).collect::<Vec<_>>()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let profile = tempfile::tempdir().unwrap();
+    let flags = "--headless --no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync \
+        --enable-unsafe-webgpu --use-webgpu-adapter=swiftshader --enable-features=Vulkan";
+    let child = Command::new(&chromium)
+        .args(flags.split_whitespace())
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(format!("http://{}/", listener.local_addr().unwrap()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut browser = Browser(child);
+    let begun = Instant::now();
+    let report = loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if let Some(report) = answer(stream, &shaders) {
+                    break report;
+                }
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+        assert!(browser.0.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(300), "{chromium} sent no report");
+    };
+    println!(
+        "{}: {} modules, {} pipelines, {:.1} s",
+        report["adapter"],
+        report["modules"],
+        report["pipelines"],
+        begun.elapsed().as_secs_f64()
+    );
+    let messages: Vec<&str> = report["messages"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(messages.is_empty(), "{} messages:\n{}", messages.len(), messages.join("\n"));
+    assert_eq!(report["pipelines"], pipelines.len());
+}
