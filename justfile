@@ -12,6 +12,10 @@ ci:
 bench *args:
     cargo bench {{args}}
 
+# Random attributes and shapes of every family, 2,000 cases each on the CPU and on the GPU.
+fuzz-ops cases="2000":
+    MAPPA_REQUIRE_GPU=1 MAPPA_FUZZ={{cases}} cargo test --release --test properties -- --nocapture
+
 # Every kernel of this machine's GPU against the CPU reference.
 verify *args:
     cargo run --release -- verify --device gpu {{args}}

@@ -29,14 +29,16 @@ fn gpu() -> Option<&'static dyn Backend> {
     None
 }
 
-/// Compares `cases` of one family on the fast CPU paths and, a quarter as many, on the GPU.
+/// Compares `cases` of one family on the fast CPU paths and, a quarter as many, on the GPU; with `MAPPA_FUZZ=N` N of them on each.
 fn check(cases: impl Strategy<Value = Case>) {
     let factor = if common::full() { 20 } else { 1 };
+    let fuzz: Option<u32> = std::env::var("MAPPA_FUZZ").ok().map(|n| n.parse().expect("MAPPA_FUZZ is a number of cases"));
     let reference = Cpu::reference().unwrap();
     for (device, count) in [(Some(cpu() as &dyn Backend), 64), (gpu(), 16)] {
         let Some(device) = device else { continue };
         // A shrunken failure prints itself; nothing is written beside the sources.
-        let config = Config { cases: count * factor, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+        let cases_wanted = fuzz.unwrap_or(count * factor);
+        let config = Config { cases: cases_wanted, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
         let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
         let result = runner.run(&cases, |case| match run_case(&case, &reference, device) {
             Ok(outcome) => outcome.failure.map_or(Ok(()), |failure| Err(TestCaseError::fail(failure))),
@@ -45,6 +47,7 @@ fn check(cases: impl Strategy<Value = Case>) {
         if let Err(error) = result {
             panic!("{}: {error}", device.capabilities().name);
         }
+        println!("{cases_wanted} cases agree on {}", device.capabilities().name);
     }
 }
 
@@ -317,4 +320,63 @@ fn batch_normalisation_and_its_gradient_agree() {
         }
     });
     check(cases);
+}
+
+#[test]
+fn scans_and_gathers_agree() {
+    let dimension = (positive_size(), 1..6usize);
+    let cases = (prop::collection::vec(dimension, 1..5), any::<u32>(), 0..4, any::<bool>()).prop_map(|(dims, order, pass, flag)| {
+        let shape: Vec<usize> = dims.iter().map(|d| d.0).collect();
+        let dim = order as usize % shape.len();
+        // As long as the tensor or shorter, but along the dimension, where it may be longer.
+        let index: Vec<usize> =
+            dims.iter().enumerate().map(|(d, &(n, m))| if d == dim { n + m - 3.min(n + m) } else { m.min(n) }).collect();
+        let below = Data::Below(index.clone(), shape[dim] + flag as usize);
+        match pass {
+            0 => case(Scan::Cumsum { dim, reverse: flag }, vec![uniform(&shape)]),
+            1 => case(Scan::TopK { dim, k: dims[dim].1.min(shape[dim]), largest: flag }, vec![Data::Ties(shape)]),
+            2 => case(Layout::Gather { dim }, vec![uniform(&shape), below]),
+            _ => case(Layout::ScatterAdd { dim, shape: Shape::new(&shape).unwrap() }, vec![uniform(&index), below]),
+        }
+    });
+    check(cases);
+}
+
+#[test]
+fn recurrent_steps_agree() {
+    let cases = (size(), size(), 0..2).prop_map(|(n, h, net)| {
+        let gates = |count: usize| Data::Uniform(vec![n, count * h], -6.0, 6.0);
+        match net {
+            0 => case(Recurrent::Lstm, vec![gates(4), gates(4), uniform(&[2, n, h])]),
+            _ => case(Recurrent::Gru, vec![gates(3), gates(3), uniform(&[n, h])]),
+        }
+    });
+    check(cases);
+}
+
+/// Resizing is a product with a matrix of the axis; devices differ by the roundings of that product, at most the old pixels many.
+#[test]
+#[cfg(feature = "gpu")]
+fn resizing_agrees() {
+    use mappa::nn::resize::{Coordinates, Filter, Nearest, Resize, resize};
+    use mappa::{Device, Tensor};
+    let (Ok(cpu), Ok(gpu)) = (Device::cpu(1), pollster::block_on(Device::gpu(None))) else { return };
+    let filters = prop_oneof![Just(Filter::Linear), Just(Filter::Cubic { a: -0.75 }), Just(Filter::Nearest(Nearest::PreferFloor))];
+    let places = prop_oneof![Just(Coordinates::HalfPixel), Just(Coordinates::AlignCorners), Just(Coordinates::Asymmetric)];
+    let attributes = (prop::array::uniform3(1..20usize), 1..30usize, 0..3usize, filters, places, any::<bool>());
+    let count = std::env::var("MAPPA_FUZZ").map_or(16, |n| n.parse().unwrap());
+    let config = Config { cases: count, failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
+    let result = runner.run(&attributes, |(shape, size, dim, filter, places, antialias)| {
+        let how = Resize { antialias, ..Resize::new(shape[dim], size, filter, places) };
+        let on = |device: &Device| {
+            let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| (i as f32 * 0.7).sin()).collect();
+            resize(&Tensor::from_slice(device, &shape, &values).unwrap(), dim as i64, &how).unwrap().to_vec_blocking::<f32>().unwrap()
+        };
+        // Cubic weights are at most 1.5 in all, so that a sum of n terms of size 1 errs by at most 1.5 n roundings.
+        let allowed = 1.5 * shape[dim] as f32 / 16_777_216.0;
+        let worst = on(&cpu).iter().zip(on(&gpu)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        if worst <= allowed { Ok(()) } else { Err(TestCaseError::fail(format!("{how:?} of {shape:?}: {worst:e} exceeds {allowed:e}"))) }
+    });
+    result.unwrap();
 }
