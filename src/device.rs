@@ -1,10 +1,13 @@
 //! [`Device`]: a shared handle to a backend, and the choice of one.
 
 use crate::backend::Backend;
+use crate::backend::checked::Checked;
 use crate::backend::cpu::Cpu;
+use crate::backend::finite::Finite;
 use crate::backend::null::{Counts, Null};
 use crate::backend::profile::{Costs, Profile};
 use crate::error::{Error, Result};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 /// A device that computes: the CPU, a GPU, or a decorator around them. Cloning shares it.
@@ -91,6 +94,21 @@ impl Device {
         (Device::new(profile), costs)
     }
 
+    /// This device with every operation compared with the CPU reference, and how many were found right so far.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the reference cannot start.
+    pub fn checked(&self) -> Result<(Device, Arc<AtomicU64>)> {
+        let checked = Checked::new(Arc::clone(&self.0))?;
+        let operations = checked.operations();
+        Ok((Device::new(checked), operations))
+    }
+
+    /// This device, stopping at the first operation whose result is NaN or infinite.
+    pub fn watched(&self) -> Device {
+        Device::new(Finite::new(Arc::clone(&self.0)))
+    }
+
     /// A GPU: the best adapter, or number `index` of [`gpu::adapters`](crate::backend::gpu::adapters).
     ///
     /// # Errors
@@ -121,7 +139,7 @@ impl Device {
             }
             #[cfg(feature = "gpu")]
             DeviceChoice::Checked => {
-                let device = Device::new(crate::backend::checked::Checked::new(Box::new(crate::backend::gpu::Gpu::open(None).await?))?);
+                let device = Device::new(Checked::new(Arc::new(crate::backend::gpu::Gpu::open(None).await?))?);
                 let line = device.name().to_owned();
                 Ok((device, line))
             }

@@ -109,6 +109,30 @@ fn corrupt_idx_files_are_named() {
 }
 
 #[test]
+fn check_finite_names_layer_and_operation_and_keeps_the_evidence() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run").display().to_string();
+    let args =
+        ["train", "--device", "cpu", "--model", "mlp", "--max-steps", "20", "--lr", "1e30", "--optimizer", "sgd", "--schedule", "none"];
+    let flags = ["--check-finite", "--out", &out];
+    refused(&[&args[..], &flags].concat(), 1, &["step ", "element", "operands", "diverged"]);
+    for name in ["batch", "model", "optimizer"] {
+        assert!(folder.path().join(format!("run/diverged/{name}.safetensors")).exists(), "{name}");
+    }
+    // The loss alone is watched always.
+    let other = folder.path().join("other").display().to_string();
+    refused(&[&args[..], &["--out", &other]].concat(), 1, &["loss became", "lower --lr"]);
+}
+
+#[test]
+fn diff_shows_layers_and_gradients() {
+    let text = run(&["diff", "lenet5", "--device", "cpu", "--input", "1x28x28", "--batch-size", "2"].map(str::to_owned));
+    assert!(text.contains("conv1") && text.contains("gradient") && text.contains("operations are within their tolerances"), "{text}");
+    refused(&["diff", "lenet", "--device", "cpu"], 2, &["lenet5"]);
+    refused(&["diff", "--input", "28x28", "--device", "cpu"], 2, &["--input 28x28"]);
+}
+
+#[test]
 fn a_run_can_be_measured_and_asked() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");

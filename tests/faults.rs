@@ -6,10 +6,12 @@
 
 mod common;
 
+use mappa::Device;
 use mappa::backend::cpu::Cpu;
 use mappa::backend::gpu::GpuOptions;
 use mappa::backend::gpu::shader::{SOURCES, Sources};
 use mappa::cases::{Case, all, run_case};
+use mappa::verify::{Step, diff};
 use std::collections::BTreeSet;
 
 /// Larger cases only repeat what smaller ones find, slowly.
@@ -154,6 +156,20 @@ fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
     }
     println!("{} of {} seeded faults tried", tried.len(), FAULTS.len());
     assert!(missed.is_empty(), "{} of {} faults were caught by no case:\n{}", missed.len(), tried.len(), missed.join("\n"));
+}
+
+#[test]
+fn diff_names_layer_and_operation_of_a_fault() {
+    let mut sources = Sources::default();
+    let text = sources.get("conv").unwrap().replacen("v += bias[k]", "v -= bias[k]", 1);
+    sources.replace("conv", text).unwrap();
+    let Some(gpu) = common::gpu(GpuOptions { sources, ..Default::default() }) else { return };
+    let step = Step { model: "lenet5", input: [1, 28, 28], batch_size: 2, classes: 10, seed: 1 };
+    let report = diff(&step, &Device::new(gpu)).unwrap();
+    let mismatch = report.mismatch.expect("the fault was not found");
+    assert!(mismatch.starts_with("conv1: Conv(Forward"), "{mismatch}");
+    let first = report.rows.iter().find(|row| row.error > 1e-3).unwrap();
+    assert_eq!((first.part, first.name.as_str()), ("layer", "conv1"));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// The rows, top to bottom. An entry covers the module and all below it, unless a longer entry does; `backend` itself is only `backend/mod.rs`.
 const LAYERS: &[&[&str]] = &[
     &["error", "dtype", "shape", "rng", "op"],
-    &["backend"],
-    &["backend::cpu", "backend::gpu", "backend::checked", "backend::profile", "backend::null", "cases"],
+    &["backend", "backend::decorator"],
+    &["backend::cpu", "backend::gpu", "backend::checked", "backend::profile", "backend::finite", "backend::null", "cases"],
     &["device"],
     &["tensor", "autodiff"],
     &["nn", "optim", "metrics", "io"],

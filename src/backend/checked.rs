@@ -1,18 +1,22 @@
 //! Runs every operation on a device and on the CPU reference, and stops at the first disagreement.
 
 use super::cpu::Cpu;
-use super::{Backend, BoxFuture, Buffer, Capabilities, Mark, MemoryStats, Operand};
+use super::decorator::Decorator;
+use super::{Backend, Capabilities, Operand};
 use crate::cases::compare;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Magnitudes, Op};
 use crate::shape::Spec;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A device under suspicion. Both sides get the device's inputs, so that errors cannot pile up. Native only: it blocks inside.
 pub struct Checked {
     capabilities: Capabilities,
-    device: Box<dyn Backend>,
+    device: Arc<dyn Backend>,
     reference: Cpu,
+    operations: Arc<AtomicU64>,
 }
 
 impl Checked {
@@ -20,11 +24,16 @@ impl Checked {
     ///
     /// # Errors
     /// [`Error::Device`] when the reference cannot start.
-    pub fn new(device: Box<dyn Backend>) -> Result<Self> {
+    pub fn new(device: Arc<dyn Backend>) -> Result<Self> {
         let mut capabilities = device.capabilities().clone();
         capabilities.name = format!("{}, every operation compared with the CPU reference", capabilities.name);
         capabilities.kind = "checked";
-        Ok(Checked { capabilities, device, reference: Cpu::reference()? })
+        Ok(Checked { capabilities, device, reference: Cpu::reference()?, operations: Arc::default() })
+    }
+
+    /// How many operations were found right so far.
+    pub fn operations(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.operations)
     }
 
     fn to_reference(&self, operand: &Operand) -> Result<Operand> {
@@ -51,19 +60,15 @@ pub(crate) fn values(backend: &dyn Backend, operand: &Operand) -> Result<Vec<f64
     })
 }
 
-impl Backend for Checked {
+impl Decorator for Checked {
+    fn inner(&self) -> &dyn Backend {
+        &*self.device
+    }
+
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
-    fn alloc(&self, len_bytes: usize) -> Result<Buffer> {
-        self.device.alloc(len_bytes)
-    }
-    fn write(&self, buffer: &Buffer, offset: usize, bytes: &[u8]) -> Result<()> {
-        self.device.write(buffer, offset, bytes)
-    }
-    fn read(&self, buffer: &Buffer, range: std::ops::Range<usize>) -> BoxFuture<'_, Result<Vec<u8>>> {
-        self.device.read(buffer, range)
-    }
+
     fn run(&self, op: &Op, inputs: &[Operand], outputs: &[Operand]) -> Result<()> {
         let reference = inputs.iter().map(|o| self.to_reference(o)).collect::<Result<Vec<_>>>()?;
         let magnitudes = reference.iter().map(|o| Ok(largest(&values(&self.reference, o)?))).collect::<Result<Vec<f64>>>()?;
@@ -88,25 +93,8 @@ impl Backend for Checked {
                 return Err(Error::Mismatch(format!("{op:?} on [{}], result {i}: {worst}", shapes.join(", "))));
             }
         }
+        self.operations.fetch_add(1, Ordering::Relaxed);
         Ok(())
-    }
-    fn supports(&self, op: &Op, inputs: &[Spec]) -> bool {
-        self.device.supports(op, inputs)
-    }
-    fn flush(&self) -> Result<()> {
-        self.device.flush()
-    }
-    fn sync(&self) -> BoxFuture<'_, Result<()>> {
-        self.device.sync()
-    }
-    fn mark(&self) -> Result<Mark> {
-        self.device.mark()
-    }
-    fn elapsed(&self, from: Mark, to: Mark) -> BoxFuture<'_, Result<Option<f64>>> {
-        self.device.elapsed(from, to)
-    }
-    fn memory(&self) -> MemoryStats {
-        self.device.memory()
     }
 }
 

@@ -2,6 +2,8 @@
 
 pub mod checked;
 pub mod cpu;
+mod decorator;
+pub mod finite;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod null;

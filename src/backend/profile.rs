@@ -1,6 +1,7 @@
 //! A decorator that times every operation of another backend with that backend's own clock.
 
-use super::{Backend, BoxFuture, Buffer, Capabilities, Mark, MemoryStats, Operand};
+use super::decorator::Decorator;
+use super::{Backend, BoxFuture, Mark, Operand};
 use crate::error::Result;
 use crate::op::Op;
 use crate::shape::Spec;
@@ -58,19 +59,11 @@ impl Profile {
     }
 }
 
-impl Backend for Profile {
-    fn capabilities(&self) -> &Capabilities {
-        self.inner.capabilities()
+impl Decorator for Profile {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
-    fn alloc(&self, len_bytes: usize) -> Result<Buffer> {
-        self.inner.alloc(len_bytes)
-    }
-    fn write(&self, buffer: &Buffer, offset: usize, bytes: &[u8]) -> Result<()> {
-        self.inner.write(buffer, offset, bytes)
-    }
-    fn read(&self, buffer: &Buffer, range: std::ops::Range<usize>) -> BoxFuture<'_, Result<Vec<u8>>> {
-        self.inner.read(buffer, range)
-    }
+
     fn run(&self, op: &Op, inputs: &[Operand], outputs: &[Operand]) -> Result<()> {
         let from = self.inner.mark()?;
         self.inner.run(op, inputs, outputs)?;
@@ -97,25 +90,11 @@ impl Backend for Profile {
         };
         if full { pollster::block_on(self.collect()) } else { Ok(()) }
     }
-    fn supports(&self, op: &Op, inputs: &[Spec]) -> bool {
-        self.inner.supports(op, inputs)
-    }
-    fn flush(&self) -> Result<()> {
-        self.inner.flush()
-    }
+
     fn sync(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.collect().await?;
             self.inner.sync().await
         })
-    }
-    fn mark(&self) -> Result<Mark> {
-        self.inner.mark()
-    }
-    fn elapsed(&self, from: Mark, to: Mark) -> BoxFuture<'_, Result<Option<f64>>> {
-        self.inner.elapsed(from, to)
-    }
-    fn memory(&self) -> MemoryStats {
-        self.inner.memory()
     }
 }

@@ -1,7 +1,7 @@
 //! One function a command.
 
 use super::progress::Progress;
-use super::{DevicesArgs, EvalArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device, say};
+use super::{DevicesArgs, DiffArgs, EvalArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device, say};
 use mappa::backend::profile::Cost;
 use mappa::data::{self, Dataset, Preprocessing, Sidecar};
 use mappa::io::{picture, safetensors};
@@ -40,6 +40,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     let shapes = models::build(&config.model, config.input, config.classes.len(), &null, config.seed)?;
     shapes.forward(&mut Context::eval(), &Tensor::zeros(&null, &[1, config.input[0], config.input[1], config.input[2]])?)?;
     let (device, line) = open_device(&args.device)?;
+    let device = if args.check_finite { device.watched() } else { device };
     let (device, costs) = if args.profile { device.profiled() } else { (device, Default::default()) };
     let run = match run {
         Some(run) => run,
@@ -351,11 +352,45 @@ pub fn devices(args: &DevicesArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `CxHxW`.
+fn image_size(text: &str) -> Result<[usize; 3]> {
+    let sizes: Vec<usize> = text.split('x').filter_map(|n| n.parse().ok()).collect();
+    match sizes[..] {
+        [c, h, w] if text.split('x').count() == 3 => Ok([c, h, w]),
+        _ => Err(Error::Config(format!("--input {text}: expected channels, height and width, such as 3x224x224"))),
+    }
+}
+
+pub fn diff(args: &DiffArgs) -> Result<ExitCode> {
+    let input = image_size(&args.input)?;
+    if args.batch_size == 0 || args.classes == 0 {
+        return Err(Error::Config("--batch-size and --classes: give at least 1".into()));
+    }
+    let (device, line) = open_device(&args.device)?;
+    let step = verify::Step { model: &args.model, input, batch_size: args.batch_size, classes: args.classes, seed: args.seed };
+    let report = verify::diff(&step, &device)?;
+    if args.device.json {
+        for row in &report.rows {
+            say(json!({ "event": "diff", "part": row.part, "name": row.name, "error": row.error, "size": row.size }));
+        }
+        say(json!({ "event": "summary", "device": device.name(), "operations": report.operations, "mismatch": report.mismatch }));
+    } else {
+        note(format!("device  {line}, against the CPU"));
+        let width = report.rows.iter().map(|r| r.name.len()).max().unwrap_or(4).max(4);
+        say(format!("{:9} {:width$}  largest difference  of values up to", "part", "name"));
+        for row in &report.rows {
+            say(format!("{:9} {:width$}  {:18.3e}  {:15.3e}", row.part, row.name, row.error, row.size));
+        }
+        match &report.mismatch {
+            Some(mismatch) => say(format!("after {} operations the first leaves its tolerance: {mismatch}", report.operations)),
+            None => say(format!("all {} operations are within their tolerances", report.operations)),
+        }
+    }
+    Ok(if report.mismatch.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
-    let sizes: Vec<usize> = args.input.split('x').filter_map(|n| n.parse().ok()).collect();
-    let [c, h, w] = sizes[..] else {
-        return Err(Error::Config(format!("--input {}: expected channels, height and width, such as 3x224x224", args.input)));
-    };
+    let [c, h, w] = image_size(&args.input)?;
     if args.batch_size == 0 || args.classes == 0 {
         return Err(Error::Config("--batch-size and --classes: give at least 1".into()));
     }

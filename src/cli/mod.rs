@@ -32,6 +32,8 @@ enum Command {
     Summary(SummaryArgs),
     /// Check every kernel of a device against the CPU reference, or against reference results of others
     Verify(VerifyArgs),
+    /// Compare one training step of a model on a device with the CPU, layer by layer and operation by operation
+    Diff(DiffArgs),
     /// Write the WGSL that runs
     Shaders(ShadersArgs),
     /// Licences and attributions
@@ -57,7 +59,7 @@ struct TrainArgs {
     /// `digits`, or a folder of IDX files (MNIST's format, plain or .gz) [default: digits]
     #[arg(long, value_name = "digits|DIR")]
     data: Option<String>,
-    /// cnn, mlp, lenet5 or resnet8 [default: cnn]
+    /// cnn, mlp, lenet5, resnet8, resnet18, resnet20, mobilenet_v2, squeezenet1_1 or vgg11_bn [default: cnn]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Passes over the training data [default: by its size, 3 to 60]
@@ -105,6 +107,9 @@ struct TrainArgs {
     /// Threads that prepare batches
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
     workers: usize,
+    /// Read back every result and stop at the first that is NaN or infinite, naming layer and operation; slow. The loss alone is always watched
+    #[arg(long)]
+    check_finite: bool,
     /// Time every operation, and show at the end where the time went
     #[arg(long)]
     profile: bool,
@@ -180,7 +185,7 @@ struct DevicesArgs {
 
 #[derive(Args)]
 struct SummaryArgs {
-    /// cnn, mlp, lenet5 or resnet8
+    /// cnn, mlp, lenet5, resnet8, resnet18, resnet20, mobilenet_v2, squeezenet1_1 or vgg11_bn
     model: String,
     /// Channels, height and width of an image
     #[arg(long, value_name = "CxHxW", default_value = "1x28x28")]
@@ -213,6 +218,27 @@ struct VerifyArgs {
     /// A few cases of each operation
     #[arg(long)]
     quick: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Args)]
+struct DiffArgs {
+    /// The network, as for `train`
+    #[arg(default_value = "cnn")]
+    model: String,
+    /// Channels, height and width of an image
+    #[arg(long, value_name = "CxHxW", default_value = "1x28x28")]
+    input: String,
+    /// Images of the step
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    batch_size: usize,
+    /// Classes of the last layer
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    classes: usize,
+    /// Seed of weights, images and dropout
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -254,6 +280,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => commands::devices(&args),
         Command::Summary(args) => commands::summary(&args),
         Command::Verify(args) => commands::verify(&args),
+        Command::Diff(args) => commands::diff(&args),
         Command::Shaders(args) => commands::shaders(&args),
         Command::Licenses => commands::licenses(),
     };

@@ -106,12 +106,14 @@ impl Context {
     }
 }
 
-/// Puts the layer's path in front of an error about what the layer was given.
+/// Puts the layer's path in front of an error about what the layer was given, or computed.
 fn locate(path: &str, error: Error) -> Error {
     match error {
         Error::Shape(message) => Error::Shape(format!("{path}: {message}")),
         Error::DType(message) => Error::DType(format!("{path}: {message}")),
         Error::Device(message) => Error::Device(format!("{path}: {message}")),
+        Error::Diverged(message) => Error::Diverged(format!("{path}: {message}")),
+        Error::Mismatch(message) => Error::Mismatch(format!("{path}: {message}")),
         Error::Unsupported { backend, op } => Error::Unsupported { backend, op: format!("{op} (in {path})") },
         other => other,
     }

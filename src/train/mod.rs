@@ -141,6 +141,14 @@ pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) 
     trainer.run(options)
 }
 
+/// Says in which part of a step an operation's result was not finite. In the forward pass the layer's path says it.
+fn during(part: &str, error: Error) -> Error {
+    match error {
+        Error::Diverged(message) => Error::Diverged(format!("{part}: {message}")),
+        other => other,
+    }
+}
+
 struct Trainer<'a> {
     run: &'a Run,
     config: &'a Config,
@@ -199,16 +207,7 @@ impl Trainer<'_> {
             }
             let x = Tensor::from_slice(options.device, &[batch.len(), data.channels, data.height, data.width], &batch.images)?;
             let target = Tensor::from_slice(options.device, &[batch.len()], &batch.targets)?;
-            self.optimizer.zero_grad();
-            let mut context = Context::train(config.seed, self.state.step);
-            let logits = self.module.forward(&mut context, &x)?;
-            let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
-            let loss = logits.cross_entropy(&target, None, smoothed, Reduction::None)?.mean(None, false)?;
-            loss.backward()?;
-            if config.clip_grad_norm > 0.0 {
-                self.optimizer.clip_grad_norm(config.clip_grad_norm)?;
-            }
-            self.optimizer.step(self.schedule.lr(config.lr, self.state.step, self.total))?;
+            let loss = self.step(&x, &target).map_err(|error| self.keep_evidence(error, &x, &target))?;
             self.state.step += 1;
             self.state.batch += 1;
             self.images += batch.len() as u64;
@@ -242,6 +241,44 @@ impl Trainer<'_> {
             self.save(options)?;
         }
         Ok(train_loss)
+    }
+
+    /// One step; returns its loss.
+    fn step(&mut self, x: &Tensor, target: &Tensor) -> Result<Tensor> {
+        let config = self.config;
+        self.optimizer.zero_grad();
+        let mut context = Context::train(config.seed, self.state.step);
+        let logits = self.module.forward(&mut context, x)?;
+        let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
+        let loss = logits.cross_entropy(target, None, smoothed, Reduction::None)?.mean(None, false)?;
+        loss.backward().map_err(|error| during("the backward pass", error))?;
+        let mut update = || -> Result<()> {
+            if config.clip_grad_norm > 0.0 {
+                self.optimizer.clip_grad_norm(config.clip_grad_norm)?;
+            }
+            self.optimizer.step(self.schedule.lr(config.lr, self.state.step, self.total))
+        };
+        update().map_err(|error| during("the optimiser's step", error))?;
+        Ok(loss)
+    }
+
+    /// Saves what reproduces an operation whose result is not finite: the batch, and the weights before the step (in the optimiser's step its
+    /// first operations may already have changed them).
+    fn keep_evidence(&self, error: Error, x: &Tensor, target: &Tensor) -> Error {
+        let Error::Diverged(message) = &error else { return error };
+        let folder = self.run.path().join("diverged");
+        let save = || -> Result<()> {
+            std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+            let classes = target.cast(crate::dtype::DType::F32)?;
+            safetensors::save(folder.join("batch.safetensors"), &[("images".into(), x.clone()), ("target".into(), classes)], None)?;
+            safetensors::save(folder.join("model.safetensors"), &nn::state_dict(&*self.module), None)?;
+            safetensors::save(folder.join("optimizer.safetensors"), &self.optimizer.state(), None)
+        };
+        let step = self.state.step + 1;
+        match save() {
+            Ok(()) => Error::Diverged(format!("step {step}: {message}; batch and state are in {}", folder.display())),
+            Err(failed) => Error::Diverged(format!("step {step}: {message}; batch and state could not be saved: {failed}")),
+        }
     }
 
     /// Writes the weights when they are the best so far on validation; without validation the last ones are kept.

@@ -2,10 +2,12 @@
 //!
 //! What compares belongs here; what is compared is in [`mod@cases`] and in folders of golden cases.
 
+mod diff;
 mod goldens;
 mod onnx;
 mod report;
 
+pub use diff::{Difference, Report, Step, diff};
 pub use goldens::goldens;
 pub use onnx::{coverage, onnx_node};
 pub use report::{Group, Row, Summary, Verdict};
