@@ -106,6 +106,8 @@ pub struct Capabilities {
     pub kind: &'static str,
     /// The adapter's or processor's name, for people.
     pub name: String,
+    /// The driver and its version; empty where there is none.
+    pub driver: String,
     /// Whether `f64` tensors work.
     pub f64: bool,
     /// Views into a shared buffer start at multiples of this many bytes.

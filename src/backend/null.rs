@@ -51,8 +51,14 @@ impl Drop for Nothing {
 
 impl Default for Null {
     fn default() -> Self {
-        let capabilities =
-            Capabilities { kind: "null", name: "shape pass".into(), f64: true, alignment: 256, max_buffer_bytes: isize::MAX as usize };
+        let capabilities = Capabilities {
+            kind: "null",
+            name: "shape pass".into(),
+            driver: String::new(),
+            f64: true,
+            alignment: 256,
+            max_buffer_bytes: isize::MAX as usize,
+        };
         Null { capabilities, counts: Arc::default() }
     }
 }

@@ -478,6 +478,17 @@ pub fn verify(args: &VerifyArgs) -> Result<ExitCode> {
         say(serde_json::to_string(&summary).unwrap_or_default());
     } else {
         say(summary.table());
+        if let Some(row) = &summary.first_failure {
+            let driver = &device.capabilities().driver;
+            say("first failure");
+            say(format!("  device   {}{}{driver}", device.name(), if driver.is_empty() { "" } else { ", driver " }));
+            say(format!("  variant  {} of {}", row.variant, row.op));
+            say(format!("  case     {}", row.name));
+            say(format!("  found    {}", row.detail.as_deref().unwrap_or("")));
+            if let Some((name, _)) = &summary.smallest_failure {
+                say(format!("  again    mappa verify --device {} '{name}'", args.device.device.as_deref().unwrap_or("auto")));
+            }
+        }
     }
     Ok(if summary.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -153,11 +153,12 @@ pub enum Conv {
 impl Conv {
     pub(super) fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         float(self, inputs)?;
-        let wrong = || Error::Shape(format!("{self:?} got {} operands", inputs.len()));
+        let wrong = |expected: usize| Error::Shape(format!("{self:?} got {} operands, expected {expected}", inputs.len()));
         let shape = match *self {
             Conv::Forward { options, bias } => {
-                if inputs.len() != 2 + bias as usize {
-                    return Err(wrong());
+                let expected = 2 + bias as usize;
+                if inputs.len() != expected {
+                    return Err(wrong(expected));
                 }
                 let y = options.output_shape(&inputs[0].shape, &inputs[1].shape)?;
                 if bias && inputs[2].shape[..] != [y[1]] {
@@ -166,7 +167,7 @@ impl Conv {
                 y
             }
             Conv::BackwardInput { options, input_size } => {
-                let [dy, w] = inputs else { return Err(wrong()) };
+                let [dy, w] = inputs else { return Err(wrong(2)) };
                 let [n, ..] = dy.shape.nchw("conv2d gradient")?;
                 let [_, cg, ..] = w.shape.nchw("conv2d weight")?;
                 let x = Shape::new(&[n, cg.saturating_mul(options.groups), input_size[0], input_size[1]])?;
@@ -174,7 +175,7 @@ impl Conv {
                 x
             }
             Conv::BackwardWeight { options, kernel_size } => {
-                let [x, dy] = inputs else { return Err(wrong()) };
+                let [x, dy] = inputs else { return Err(wrong(2)) };
                 options.check()?;
                 let [_, c, ..] = x.shape.nchw("conv2d")?;
                 let [_, k, ..] = dy.shape.nchw("conv2d gradient")?;

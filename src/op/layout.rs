@@ -150,7 +150,7 @@ impl Layout {
             }
             Layout::IndexSelect { dim } => {
                 let [x, index] = arity(self, inputs)?;
-                check_index(&index)?;
+                check_index(&index, "index_select")?;
                 let mut dims = x.shape.to_vec();
                 dims[x.shape.dim(*dim as i64, "index_select")?] = index.shape[0];
                 (Shape::new(&dims)?, x.dtype)
@@ -158,7 +158,7 @@ impl Layout {
             Layout::IndexAdd { dim, size } => {
                 let [dy, index] = arity(self, inputs)?;
                 super::float(self, &[dy])?;
-                check_index(&index)?;
+                check_index(&index, "index_add")?;
                 let mut dims = dy.shape.to_vec();
                 let d = dy.shape.dim(*dim as i64, "index_add")?;
                 if dims[d] != index.shape[0] {
@@ -184,9 +184,9 @@ impl Layout {
     }
 }
 
-fn check_index(index: &Spec) -> Result<()> {
+fn check_index(index: &Spec, name: &str) -> Result<()> {
     if !matches!(index.dtype, DType::U32 | DType::I32) || <[usize]>::len(&index.shape) != 1 {
-        return Err(Error::DType(format!("index_select: indices are u32 or i32 [n], got {index}")));
+        return Err(Error::DType(format!("{name}: indices are u32 or i32 [n], got {index}")));
     }
     Ok(())
 }

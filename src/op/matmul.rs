@@ -60,7 +60,7 @@ impl Matmul {
         let (a, b) = match inputs {
             [a, b] if !self.bias => (a, b),
             [a, b, _] if self.bias => (a, b),
-            _ => return Err(Error::Shape(format!("{self:?} got {} operands", inputs.len()))),
+            _ => return Err(Error::Shape(format!("{self:?} got {} operands, expected {}", inputs.len(), 2 + self.bias as usize))),
         };
         let sizes = self.sizes(&a.shape, &b.shape)?;
         if self.bias && inputs[2].shape[..] != [sizes.n] {

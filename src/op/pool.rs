@@ -105,6 +105,16 @@ pub struct AvgPool2dOptions {
 }
 
 impl AvgPool2dOptions {
+    fn check(&self) -> Result<()> {
+        if self.divisor_override == Some(0) {
+            return Err(Error::Shape("avg_pool2d: divisor_override must be at least 1, got 0".into()));
+        }
+        if self.window.dilation != [1, 1] {
+            return Err(Error::Shape(format!("avg_pool2d: dilation must be [1, 1], got {:?}", self.window.dilation)));
+        }
+        Ok(())
+    }
+
     /// Start and end of window `i` on `axis` inside the input, and the divisor's share of that axis.
     pub fn extent(&self, axis: usize, i: usize, size: usize) -> (usize, usize, usize) {
         let (k, s, p) = (self.window.kernel_size[axis], self.window.stride[axis], self.window.padding[axis]);
@@ -166,6 +176,9 @@ impl Pool {
             Pool::MaxBackward { options, input_size } => {
                 let [dy, index] = arity(self, inputs)?;
                 float(self, &[dy])?;
+                if index.dtype != DType::U32 {
+                    return Err(Error::DType(format!("max_pool2d gradient: indices are u32 {}, got {index}", dy.shape)));
+                }
                 let x = image(&dy, input_size)?;
                 same(self, &dy.shape, &options.output_shape(&x.shape)?)?;
                 same(self, &dy.shape, &index.shape)?;
@@ -174,14 +187,13 @@ impl Pool {
             Pool::Avg(options) => {
                 let [x] = arity(self, inputs)?;
                 float(self, &[x])?;
-                if options.divisor_override == Some(0) || options.window.dilation != [1, 1] {
-                    return Err(Error::Shape("avg_pool2d: divisor_override must not be 0 and dilation must be 1".into()));
-                }
+                options.check()?;
                 Ok(vec![Spec::new(options.window.output_shape(&x.shape)?, x.dtype)])
             }
             Pool::AvgBackward { options, input_size } => {
                 let [dy] = arity(self, inputs)?;
                 float(self, &[dy])?;
+                options.check()?;
                 let x = image(&dy, input_size)?;
                 same(self, &dy.shape, &options.window.output_shape(&x.shape)?)?;
                 Ok(vec![x])

@@ -54,6 +54,9 @@ impl Reduce {
         if let Some(&d) = self.dims.iter().find(|&&d| d >= <[usize]>::len(&x.shape)) {
             return Err(Error::Shape(format!("reduce: dimension {d} is out of range for {}", x.shape)));
         }
+        if !self.dims.is_sorted_by(|a, b| a < b) {
+            return Err(Error::Shape(format!("reduce: dims must rise without repeats, got {:?} for {}", self.dims, x.shape)));
+        }
         let n: usize = self.dims.iter().map(|&d| x.shape[d]).product();
         let needs_elements = !matches!(self.kind, ReduceKind::Sum | ReduceKind::SumSquares | ReduceKind::Prod);
         if needs_elements && n == 0 {

@@ -80,8 +80,15 @@ impl Softmax {
             }
             Softmax::CrossEntropy(options) | Softmax::CrossEntropyBackward(options) => {
                 let backward = matches!(self, Softmax::CrossEntropyBackward(_));
-                if inputs.len() != 2 + options.weight as usize + backward as usize {
-                    return Err(Error::Shape(format!("{self:?} got {} operands", inputs.len())));
+                let expected = 2 + options.weight as usize + backward as usize;
+                if inputs.len() != expected {
+                    return Err(Error::Shape(format!("{self:?} got {} operands, expected {expected}", inputs.len())));
+                }
+                if !(0.0..=1.0).contains(&options.label_smoothing) {
+                    return Err(Error::Shape(format!(
+                        "cross_entropy: label_smoothing must lie in [0, 1], got {}",
+                        options.label_smoothing
+                    )));
                 }
                 let (logits, target) = (inputs[0], inputs[1]);
                 float(self, &[logits])?;

@@ -70,6 +70,12 @@ pub fn cases(device: &Device, ops: &[String], quick: bool, on_row: &mut dyn FnMu
             }
             Err(error) => (row.verdict, row.detail) = report::verdict_of(&error),
         }
+        if row.verdict == Verdict::Fail {
+            let elements = case.inputs.iter().map(|input| input.shape().iter().product::<usize>()).sum();
+            if summary.smallest_failure.as_ref().is_none_or(|&(_, least)| elements < least) {
+                summary.smallest_failure = Some((row.name.clone(), elements));
+            }
+        }
         summary.count(&row);
         on_row(&row);
     }
@@ -143,5 +149,9 @@ mod tests {
         let (device, _) = Device::null();
         let summary = cases(&device, &["relu".into()], true, &mut |row| assert_eq!(row.verdict, Verdict::Fail, "{row:?}")).unwrap();
         assert_eq!((summary.passed, summary.failed, summary.unsupported), (0, 3, 0));
+        let (first, (smallest, elements)) = (summary.first_failure.unwrap(), summary.smallest_failure.unwrap());
+        assert_eq!((first.op.as_str(), elements), ("relu", 1));
+        let (again, _) = rows(&[&smallest], false);
+        assert_eq!((again.len(), &again[0].name), (1, &smallest), "the name alone runs the case again");
     }
 }

@@ -115,6 +115,12 @@ pub struct Summary {
     pub failed: usize,
     /// Cases that the device or this crate cannot compute.
     pub unsupported: usize,
+    /// The first case that failed.
+    #[serde(skip)]
+    pub first_failure: Option<Row>,
+    /// Name of the failed case with the fewest elements, and their number: what reproduces the failure cheapest.
+    #[serde(skip)]
+    pub smallest_failure: Option<(String, usize)>,
     /// In the order in which they first occurred.
     #[serde(skip)]
     pub groups: Vec<Group>,
@@ -122,6 +128,9 @@ pub struct Summary {
 
 impl Summary {
     pub(super) fn count(&mut self, row: &Row) {
+        if row.verdict == Verdict::Fail && self.first_failure.is_none() {
+            self.first_failure = Some(row.clone());
+        }
         let same = |group: &Group| group.op == row.op && group.variant == row.variant && group.dtype == row.dtype;
         let at = self.groups.iter().position(same).unwrap_or_else(|| {
             let (op, variant, dtype) = (row.op.clone(), row.variant.clone(), row.dtype.clone());

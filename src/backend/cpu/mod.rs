@@ -116,7 +116,8 @@ impl Cpu {
             .build()
             .map_err(|e| Error::Device(format!("cannot start the CPU backend's threads: {e}")))?;
         let name = format!("{} ({} threads)", std::env::consts::ARCH, threads.current_num_threads());
-        let capabilities = Capabilities { kind: "cpu", name, f64: true, alignment: 8, max_buffer_bytes: isize::MAX as usize };
+        let capabilities =
+            Capabilities { kind: "cpu", name, driver: String::new(), f64: true, alignment: 8, max_buffer_bytes: isize::MAX as usize };
         Ok(Cpu { capabilities, fast, threads, pool: Arc::default(), started: Instant::now() })
     }
 

@@ -106,6 +106,7 @@ impl Gpu {
         let capabilities = Capabilities {
             kind: "gpu",
             name: format!("{} ({}{})", info.name, info.api, if info.software { ", software" } else { "" }),
+            driver: info.driver.clone(),
             f64: false,
             alignment: limits.min_storage_buffer_offset_alignment.max(16) as usize,
             max_buffer_bytes: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size) as usize,
