@@ -215,7 +215,7 @@ struct VerifyArgs {
     /// Write which of them run, and why others do not, as a table
     #[arg(long, value_name = "FILE", requires = "onnx_node")]
     coverage: Option<PathBuf>,
-    /// A few cases of each operation
+    /// One case of each operation, of the elementwise functions a dozen: the self-test of --device auto
     #[arg(long)]
     quick: bool,
     #[command(flatten)]

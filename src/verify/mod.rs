@@ -19,15 +19,12 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::models::nearest;
 use crate::shape::Spec;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Cases of each operation that a quick run takes.
-const QUICK: usize = 3;
+use std::collections::BTreeSet;
 
 /// Runs the cases of [`cases::all`] on `device` and on the CPU reference, and shows each outcome to `on_row`.
 ///
 /// `ops` restricts the run to names of operations (`conv2d`), families (`conv`) or single cases (a [`Row::name`]); empty is all. `quick` takes
-/// the first few cases of each operation.
+/// those of [`Device::auto`]'s self-test ([`cases::quick`]), or one of each operation in `ops`.
 ///
 /// # Errors
 /// [`Error::Config`] when nothing has one of the names. What goes wrong in a case is its verdict, not an error.
@@ -41,13 +38,16 @@ pub fn cases(device: &Device, ops: &[String], quick: bool, on_row: &mut dyn FnMu
     }
     let reference = Cpu::reference()?;
     let mut summary = Summary::default();
-    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
-    for (case, op) in all.into_iter().filter(|(case, op)| ops.is_empty() || wanted(case, op)) {
-        let taken = taken.entry(op.clone()).or_default();
-        *taken += 1;
-        if quick && *taken > QUICK {
-            continue;
+    let chosen = match (quick, ops.is_empty()) {
+        (true, true) => cases::quick(),
+        (_, true) => all.into_iter().map(|(case, _)| case).collect(),
+        (quick, false) => {
+            let named = all.into_iter().filter(|(case, op)| wanted(case, op)).map(|(case, _)| case).collect();
+            if quick { cases::first_of_each(named) } else { named }
         }
+    };
+    for case in chosen {
+        let op = case.op.name();
         let dtype = dtype(&case);
         let mut row = Row {
             family: case.op.family().into(),

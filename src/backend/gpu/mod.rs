@@ -116,7 +116,7 @@ impl Gpu {
         Ok(Gpu { capabilities, info, device, queue, stream, pool: Arc::default(), timer, fault })
     }
 
-    /// Opens adapter `index` and lets it prove itself on one small case of each family. The verdict is remembered for this adapter,
+    /// Opens adapter `index` and lets it prove itself on [`cases::quick`], as `mappa verify --quick` does. The verdict is remembered for this adapter,
     /// driver and binary.
     ///
     /// # Errors
@@ -128,13 +128,7 @@ impl Gpu {
             return Ok(gpu);
         }
         let reference = super::cpu::Cpu::reference()?;
-        let mut seen = Vec::new();
-        for case in cases::all() {
-            let name = case.op.name();
-            if seen.contains(&name) || !case.differentiable {
-                continue;
-            }
-            seen.push(name);
+        for case in cases::quick() {
             if let Some(failure) = run_case(&case, &reference, &gpu)?.failure {
                 return Err(Error::Mismatch(format!(
                     "{} computes wrong numbers: {case}: {failure}; update its driver, see `mappa verify`",
