@@ -128,9 +128,9 @@ mod tests {
         let (softmax, _) = rows(&["log_softmax", "clip_factor"], false);
         assert!(softmax.iter().all(|row| row.op == "log_softmax" || row.op == "clip_factor") && softmax.len() > 6);
         let (optimizer, summary) = rows(&["optimizer"], true);
-        assert_eq!((optimizer.len(), summary.passed, summary.failed), (9, 9, 0), "three cases of sgd, adam and clip_factor");
-        let (one, _) = rows(&[&optimizer[4].name], false);
-        assert_eq!((one.len(), &one[0].name), (1, &optimizer[4].name));
+        assert_eq!((optimizer.len(), summary.passed, summary.failed), (3, 3, 0), "a case of sgd, adam and clip_factor");
+        let (one, _) = rows(&[&optimizer[1].name], false);
+        assert_eq!((one.len(), &one[0].name), (1, &optimizer[1].name));
     }
 
     #[test]
@@ -147,10 +147,11 @@ mod tests {
     #[test]
     fn a_device_that_computes_nothing_fails() {
         let (device, _) = Device::null();
-        let summary = cases(&device, &["relu".into()], true, &mut |row| assert_eq!(row.verdict, Verdict::Fail, "{row:?}")).unwrap();
-        assert_eq!((summary.passed, summary.failed, summary.unsupported), (0, 3, 0));
+        let summary = cases(&device, &["gelu".into()], false, &mut |row| assert_eq!(row.verdict, Verdict::Fail, "{row:?}")).unwrap();
+        assert!(summary.passed == 0 && summary.failed > 1 && summary.unsupported == 0);
         let (first, (smallest, elements)) = (summary.first_failure.unwrap(), summary.smallest_failure.unwrap());
-        assert_eq!((first.op.as_str(), elements), ("relu", 1));
+        // Even the empty case fails: the bytes behind it are not kept.
+        assert_eq!((first.op.as_str(), elements), ("gelu", 0));
         let (again, _) = rows(&[&smallest], false);
         assert_eq!((again.len(), &again[0].name), (1, &smallest), "the name alone runs the case again");
     }
