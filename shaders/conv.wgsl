@@ -3,13 +3,16 @@
 //   PASS 1  dx[n,c,h,w] = sum_{k,i,j} w[k,c,i,j] dy[n,k,(h + p - i d)/s, (w + p - j d)/s]              rows c, columns (n,h,w), sum over (k,i,j)
 //   PASS 2  dw[k,c,i,j] = sum_{n,oh,ow} dy[n,k,oh,ow] x[n,c,oh s + i d - p, ow s + j d - p]            rows k, columns (c,i,j), sum over (n,oh,ow)
 //
-// Layout     x, dx [N, C, H, W]   w, dw [K, C/groups, kH, kW]   y, dy [N, K, oH, oW], f32 row-major
+// Layout     x, dx [N, C, H, W]   w, dw [K, C/groups, kH, kW]   y, dy [N, K, oH, oW], f32 or f16, row-major
 // Bindings   0, 1 the operands in the order of the formulas (read)   2 bias (read; anything when BIAS is false)
 //            3 the result (read_write)   4 params (uniform)
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is group * splits + split. PASS 2 with splits > 1 writes partial sums
-//            [splits, K, C/groups, kH, kW], which the reduce kernel then adds in a fixed order: no atomics, the same bits every time.
+//            [splits, K, C/groups, kH, kW], which the reduce kernel then adds in a fixed order: no atomics, the same bits every time;
+//            of f16 operands they are f32 (R).
 // Overrides  PASS, BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl
 // Precision  the terms of one split summed in f32, in order.
+//#include shared/f32.wgsl
+
 override PASS: u32 = 0u;
 override BIAS: bool = false;
 
@@ -41,10 +44,10 @@ struct Params {
     tiles: u32,
 }
 
-@group(0) @binding(0) var<storage, read> first: array<f32>;
-@group(0) @binding(1) var<storage, read> second: array<f32>;
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> result: array<f32>;
+@group(0) @binding(0) var<storage, read> first: array<T>;
+@group(0) @binding(1) var<storage, read> second: array<T>;
+@group(0) @binding(2) var<storage, read> bias: array<T>;
+@group(0) @binding(3) var<storage, read_write> result: array<R>;
 @group(0) @binding(4) var<uniform> params: Params;
 
 var<private> channel_group: u32;
@@ -62,11 +65,11 @@ fn load_a(row: u32, k: u32) -> f32 {
     if row >= params.rows { return 0.0; }
     let taps = params.kh * params.kw;
     switch PASS {
-        case 0u: { return second[(channel_group * params.kg + row) * params.terms + k]; }
-        case 1u: { return second[((channel_group * params.kg + k / taps) * params.cg + row) * taps + k % taps]; }
+        case 0u: { return f32(second[(channel_group * params.kg + row) * params.terms + k]); }
+        case 1u: { return f32(second[((channel_group * params.kg + k / taps) * params.cg + row) * taps + k % taps]); }
         default: {
             let pixels = params.oh * params.ow;
-            return second[(k / pixels * params.k + channel_group * params.kg + row) * pixels + k % pixels];
+            return f32(second[(k / pixels * params.k + channel_group * params.kg + row) * pixels + k % pixels]);
         }
     }
 }
@@ -81,7 +84,7 @@ fn load_b(k: u32, col: u32) -> f32 {
             let tap = k % taps;
             let at = input_index(col / pixels, k / taps, pixel / params.ow, pixel % params.ow, tap / params.kw, tap % params.kw);
             if at < 0 { return 0.0; }
-            return first[at];
+            return f32(first[at]);
         }
         case 1u: {
             let pixels = params.h * params.w;
@@ -94,7 +97,7 @@ fn load_b(k: u32, col: u32) -> f32 {
             let oh = u32(h) / params.stride_h;
             let ow = u32(w) / params.stride_w;
             if oh >= params.oh || ow >= params.ow { return 0.0; }
-            return first[((col / pixels * params.k + channel_group * params.kg + k / taps) * params.oh + oh) * params.ow + ow];
+            return f32(first[((col / pixels * params.k + channel_group * params.kg + k / taps) * params.oh + oh) * params.ow + ow]);
         }
         default: {
             let pixels = params.oh * params.ow;
@@ -102,7 +105,7 @@ fn load_b(k: u32, col: u32) -> f32 {
             let tap = col % taps;
             let at = input_index(k / pixels, col / taps, pixel / params.ow, pixel % params.ow, tap / params.kw, tap % params.kw);
             if at < 0 { return 0.0; }
-            return first[at];
+            return f32(first[at]);
         }
     }
 }
@@ -114,15 +117,15 @@ fn store(row: u32, col: u32, value: f32) {
             let pixels = params.oh * params.ow;
             let k = channel_group * params.kg + row;
             var v = value;
-            if BIAS { v += bias[k]; }
-            result[(col / pixels * params.k + k) * pixels + col % pixels] = v;
+            if BIAS { v += f32(bias[k]); }
+            result[(col / pixels * params.k + k) * pixels + col % pixels] = R(v);
         }
         case 1u: {
             let pixels = params.h * params.w;
-            result[(col / pixels * params.c + channel_group * params.cg + row) * pixels + col % pixels] = value;
+            result[(col / pixels * params.c + channel_group * params.cg + row) * pixels + col % pixels] = R(value);
         }
         default: {
-            result[(split * params.k + channel_group * params.kg + row) * params.cols + col] = value;
+            result[(split * params.k + channel_group * params.kg + row) * params.cols + col] = R(value);
         }
     }
 }

@@ -1,16 +1,17 @@
 // elementwise: y[i] = f(x[i]), dx[i] = f'(s[i]) dy[i], y = f(a, b) broadcast, comparisons, where, casts, acc += x, fill.
 //
-// Layout     f32, contiguous. The entries ending in 4 take vectors of four values and need n % 4 == 0.
+// Layout     T (f32 or f16), contiguous. The entries ending in 4 take vectors of four values and need n % 4 == 0.
 // Bindings   the operands in order (read), the result (read_write), params (uniform)
 // Dispatch   one invocation an element (or a vector), WG a workgroup, folded to 2-D
 // Overrides  WG: invocations per workgroup; OP: the function, numbered in src/backend/gpu/kernels/elementwise.rs
 // Precision  shared/math.wgsl for the transcendental functions; WGSL's own for the rest (division 2.5 ulp).
+//#include shared/f32.wgsl
 //#include shared/index.wgsl
 //#include shared/math.wgsl
 
 override WG: u32 = 256u;
 override OP: u32 = 0u;
-// Types of the operands of `compare` and `convert`, and of the result of `convert`: 0 f32, 1 i32, 2 u32.
+// Types of the operands of `compare` and of the conversions, and of the result of the latter: 0 float, 1 i32, 2 u32.
 override FROM: u32 = 0u;
 override TO: u32 = 0u;
 
@@ -25,24 +26,26 @@ struct Params {
     stride_c: array<vec4<u32>, 2>,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read_write> y: array<T>;
 @group(0) @binding(2) var<uniform> params: Params;
-@group(0) @binding(0) var<storage, read> x4: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read_write> y4: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read_write> z: array<f32>;
+@group(0) @binding(0) var<storage, read> x4: array<T4>;
+@group(0) @binding(1) var<storage, read_write> y4: array<T4>;
+@group(0) @binding(1) var<storage, read> b: array<T>;
+@group(0) @binding(2) var<storage, read_write> z: array<T>;
 @group(0) @binding(3) var<uniform> params3: Params;
-@group(0) @binding(1) var<storage, read> b4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> z4: array<vec4<f32>>;
-@group(0) @binding(0) var<storage, read> word_a: array<u32>;
-@group(0) @binding(1) var<storage, read_write> word_y: array<u32>;
-@group(0) @binding(1) var<storage, read> word_b: array<u32>;
-@group(0) @binding(2) var<storage, read_write> word_z: array<u32>;
-@group(0) @binding(2) var<storage, read> word_c: array<u32>;
-@group(0) @binding(3) var<storage, read_write> word_w: array<u32>;
+@group(0) @binding(1) var<storage, read> b4: array<T4>;
+@group(0) @binding(2) var<storage, read_write> z4: array<T4>;
+@group(0) @binding(0) var<storage, read> word_a: array<Word>;
+@group(0) @binding(1) var<storage, read_write> number_y: array<u32>;
+@group(0) @binding(1) var<storage, read> word_b: array<Word>;
+@group(0) @binding(2) var<storage, read_write> flag_z: array<u32>;
+@group(0) @binding(0) var<storage, read> flag_a: array<u32>;
+@group(0) @binding(0) var<storage, read> number_a: array<u32>;
+@group(0) @binding(2) var<storage, read> word_c: array<Word>;
+@group(0) @binding(3) var<storage, read_write> word_w: array<Word>;
 @group(0) @binding(4) var<uniform> params4: Params;
-@group(0) @binding(0) var<storage, read_write> words: array<u32>;
+@group(0) @binding(0) var<storage, read_write> words: array<Word>;
 @group(0) @binding(1) var<uniform> params1: Params;
 
 const SELU_SCALE: f32 = 1.050701;
@@ -186,41 +189,44 @@ fn binary_of(a: f32, b: f32) -> f32 {
 @compute @workgroup_size(WG)
 fn unary(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
-    if i < params.n { y[i] = unary_of(x[i], params.p, params.q); }
+    if i < params.n { y[i] = T(unary_of(f32(x[i]), params.p, params.q)); }
 }
 
 @compute @workgroup_size(WG)
 fn unary4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
     if i >= params.n { return; }
-    let v = x4[i];
+    let v = vec4<f32>(x4[i]);
     let p = params.p;
     let q = params.q;
-    y4[i] = vec4(unary_of(v.x, p, q), unary_of(v.y, p, q), unary_of(v.z, p, q), unary_of(v.w, p, q));
+    y4[i] = T4(vec4(unary_of(v.x, p, q), unary_of(v.y, p, q), unary_of(v.z, p, q), unary_of(v.w, p, q)));
 }
 
 @compute @workgroup_size(WG)
 fn unary_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
-    if i < params3.n { z[i] = derivative_of(x[i], b[i], params3.p, params3.q); }
+    if i < params3.n { z[i] = T(derivative_of(f32(x[i]), f32(b[i]), params3.p, params3.q)); }
 }
 
 @compute @workgroup_size(WG)
 fn unary_backward4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
     if i >= params3.n { return; }
-    let s = x4[i];
-    let d = b4[i];
+    let s = vec4<f32>(x4[i]);
+    let d = vec4<f32>(b4[i]);
     let p = params3.p;
     let q = params3.q;
-    z4[i] = vec4(derivative_of(s.x, d.x, p, q), derivative_of(s.y, d.y, p, q), derivative_of(s.z, d.z, p, q), derivative_of(s.w, d.w, p, q));
+    let dx = vec4(derivative_of(s.x, d.x, p, q), derivative_of(s.y, d.y, p, q), derivative_of(s.z, d.z, p, q), derivative_of(s.w, d.w, p, q));
+    z4[i] = T4(dx);
 }
 
 @compute @workgroup_size(WG)
 fn binary(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
     if i >= params3.n { return; }
-    z[i] = binary_of(x[offset8(i, params3.sizes, params3.stride_a)], b[offset8(i, params3.sizes, params3.stride_b)]);
+    let p = f32(x[offset8(i, params3.sizes, params3.stride_a)]);
+    let q = f32(b[offset8(i, params3.sizes, params3.stride_b)]);
+    z[i] = T(binary_of(p, q));
 }
 
 // Both operands have the result's shape.
@@ -228,23 +234,23 @@ fn binary(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
 fn binary4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
     if i >= params3.n { return; }
-    let p = x4[i];
-    let q = b4[i];
-    z4[i] = vec4(binary_of(p.x, q.x), binary_of(p.y, q.y), binary_of(p.z, q.z), binary_of(p.w, q.w));
+    let p = vec4<f32>(x4[i]);
+    let q = vec4<f32>(b4[i]);
+    z4[i] = T4(vec4(binary_of(p.x, q.x), binary_of(p.y, q.y), binary_of(p.z, q.z), binary_of(p.w, q.w)));
 }
 
-// Values of any type as words. NaN is known by its bits: a compiler may assume that it does not occur.
-fn less(a: u32, b: u32) -> bool {
+// NaN is known by its bits: a compiler may assume that it does not occur.
+fn less(a: Word, b: Word) -> bool {
     switch FROM {
-        case 0u: { return bitcast<f32>(a) < bitcast<f32>(b) && !is_nan(bitcast<f32>(a)) && !is_nan(bitcast<f32>(b)); }
-        case 1u: { return bitcast<i32>(a) < bitcast<i32>(b); }
-        default: { return a < b; }
+        case 0u: { return float_of(a) < float_of(b) && !is_nan(float_of(a)) && !is_nan(float_of(b)); }
+        case 1u: { return int_of(a) < int_of(b); }
+        default: { return uint_of(a) < uint_of(b); }
     }
 }
 
-fn equal(a: u32, b: u32) -> bool {
-    if FROM == 0u { return bitcast<f32>(a) == bitcast<f32>(b) && !is_nan(bitcast<f32>(a)) && !is_nan(bitcast<f32>(b)); }
-    return a == b;
+fn equal(a: Word, b: Word) -> bool {
+    if FROM == 0u { return float_of(a) == float_of(b) && !is_nan(float_of(a)) && !is_nan(float_of(b)); }
+    return uint_of(a) == uint_of(b);
 }
 
 @compute @workgroup_size(WG)
@@ -262,42 +268,61 @@ fn compare(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         case 4u: { holds = less(q, p); }
         default: { holds = less(q, p) || equal(p, q); }
     }
-    word_z[i] = u32(holds);
+    flag_z[i] = u32(holds);
 }
 
 @compute @workgroup_size(WG)
 fn choose(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
     if i >= params4.n { return; }
-    if word_a[offset8(i, params4.sizes, params4.stride_a)] != 0u {
+    if flag_a[offset8(i, params4.sizes, params4.stride_a)] != 0u {
         word_w[i] = word_b[offset8(i, params4.sizes, params4.stride_b)];
     } else {
         word_w[i] = word_c[offset8(i, params4.sizes, params4.stride_c)];
     }
 }
 
-// Saturating; the f32 bounds are the largest values below 2^31 and 2^32.
+// From float. Saturating; the f32 bounds are the largest values below 2^31 and 2^32.
+@compute @workgroup_size(WG)
+fn from_float(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * WG + lane;
+    if i >= params.n { return; }
+    let f = f32(x[i]);
+    var out = bitcast<u32>(f);
+    if TO == 1u {
+        out = bitcast<u32>(i32(clamp(f, -2147483648.0, 2147483520.0)));
+        if f >= 2147483648.0 { out = 0x7fffffffu; }
+    }
+    if TO == 2u {
+        out = u32(clamp(f, 0.0, 4294967040.0));
+        if f >= 4294967296.0 { out = 0xffffffffu; }
+    }
+    if TO != 0u && is_nan(f) { out = 0u; }
+    number_y[i] = out;
+}
+
+// To float, from 32-bit numbers.
+@compute @workgroup_size(WG)
+fn to_float(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * WG + lane;
+    if i >= params.n { return; }
+    let v = number_a[i];
+    switch FROM {
+        case 0u: { y[i] = T(bitcast<f32>(v)); }
+        case 1u: { y[i] = T(f32(bitcast<i32>(v))); }
+        default: { y[i] = T(f32(v)); }
+    }
+}
+
+// Between integers, saturating.
 @compute @workgroup_size(WG)
 fn convert(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
     if i >= params.n { return; }
-    let v = word_a[i];
-    let f = bitcast<f32>(v);
-    var out = v;
-    if FROM == 0u && TO == 1u {
-        out = bitcast<u32>(i32(clamp(f, -2147483648.0, 2147483520.0)));
-        if f >= 2147483648.0 { out = 0x7fffffffu; }
-    }
-    if FROM == 0u && TO == 2u {
-        out = u32(clamp(f, 0.0, 4294967040.0));
-        if f >= 4294967296.0 { out = 0xffffffffu; }
-    }
-    if FROM == 0u && TO != 0u && is_nan(f) { out = 0u; }
-    if FROM == 1u && TO == 0u { out = bitcast<u32>(f32(bitcast<i32>(v))); }
-    if FROM == 1u && TO == 2u { out = u32(max(bitcast<i32>(v), 0)); }
-    if FROM == 2u && TO == 0u { out = bitcast<u32>(f32(v)); }
-    if FROM == 2u && TO == 1u { out = min(v, 0x7fffffffu); }
-    word_y[i] = out;
+    var v = number_a[i];
+    if FROM == 1u && TO == 2u { v = u32(max(bitcast<i32>(v), 0)); }
+    if FROM == 2u && TO == 1u { v = min(v, 0x7fffffffu); }
+    number_y[i] = v;
 }
 
 // Bits of OP: 1 NaN, 2 positive infinity, 4 negative infinity.
@@ -305,23 +330,23 @@ fn convert(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 fn classify(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
     if i >= params.n { return; }
-    let v = word_a[i];
+    let v = bitcast<u32>(f32(x[i]));
     let nan = (OP & 1u) != 0u && (v & 0x7fffffffu) > 0x7f800000u;
     let positive = (OP & 2u) != 0u && v == 0x7f800000u;
     let negative = (OP & 4u) != 0u && v == 0xff800000u;
     let holds = nan || positive || negative;
-    word_y[i] = u32(holds);
+    number_y[i] = u32(holds);
 }
 
 @compute @workgroup_size(WG)
 fn add_assign(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
-    if i < params.n { y[i] += x[i]; }
+    if i < params.n { y[i] = T(f32(y[i]) + f32(x[i])); }
 }
 
-// One 32-bit pattern, whatever its type.
+// One pattern of bits, whatever its type.
 @compute @workgroup_size(WG)
 fn fill(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
-    if i < params1.n { words[i] = params1.bits; }
+    if i < params1.n { words[i] = word_of(params1.bits); }
 }

@@ -1,6 +1,6 @@
 // layout: strided copies (permute, slice, pad, concatenate, expand), index selection, gather and its gradient.
 //
-// Layout     32-bit words, whatever they mean: to[to_offset + offset(i, to)] = from[from_offset + offset(i, from)] for i in 0..n.
+// Layout     words of 32 bits, or f16, whatever they mean: to[to_offset + offset(i, to)] = from[from_offset + offset(i, from)] for i in 0..n.
 //            index_select: rows [outer, len, inner]; an index outside the dimension gives zeros.
 //            gather, scatter_add: sizes are the result's, from_strides those of the operand with 0 along the dimension, whose stride is inner and
 //            whose place among the eight is to_len; to_strides are the index's sizes.
@@ -8,6 +8,7 @@
 // Dispatch   one invocation an element, WG a workgroup, folded to 2-D
 // Overrides  WG: invocations per workgroup
 // Precision  exact; index_add and scatter_add sum the terms of equal index in the order of the indices, without atomics.
+//#include shared/f32.wgsl
 //#include shared/index.wgsl
 
 override WG: u32 = 256u;
@@ -26,13 +27,13 @@ struct Params {
     to_strides: array<vec4<u32>, 2>,
 }
 
-@group(0) @binding(0) var<storage, read> source: array<u32>;
-@group(0) @binding(1) var<storage, read_write> target_words: array<u32>;
+@group(0) @binding(0) var<storage, read> source: array<Word>;
+@group(0) @binding(1) var<storage, read_write> target_words: array<Word>;
 @group(0) @binding(2) var<uniform> params2: Params;
 @group(0) @binding(1) var<storage, read> index: array<i32>;
-@group(0) @binding(2) var<storage, read_write> selected: array<u32>;
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(2) var<storage, read_write> selected: array<Word>;
+@group(0) @binding(0) var<storage, read> dy: array<T>;
+@group(0) @binding(2) var<storage, read_write> dx: array<T>;
 @group(0) @binding(3) var<uniform> params3: Params;
 
 @compute @workgroup_size(WG)
@@ -49,7 +50,7 @@ fn index_select(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups
     if i >= params3.n { return; }
     let outer = i / (params3.to_len * params3.inner);
     let row = index[i / params3.inner % params3.to_len];
-    var word = 0u;
+    var word = word_of(0u);
     if row >= 0 && row < i32(params3.from_len) {
         word = source[(outer * params3.from_len + u32(row)) * params3.inner + i % params3.inner];
     }
@@ -64,9 +65,9 @@ fn index_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) g
     let row = i32(i / params3.inner % params3.to_len);
     var sum = 0.0;
     for (var j = 0u; j < params3.from_len; j++) {
-        if index[j] == row { sum += dy[(outer * params3.from_len + j) * params3.inner + i % params3.inner]; }
+        if index[j] == row { sum += f32(dy[(outer * params3.from_len + j) * params3.inner + i % params3.inner]); }
     }
-    dx[i] = sum;
+    dx[i] = T(sum);
 }
 
 @compute @workgroup_size(WG)
@@ -74,7 +75,7 @@ fn gather(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     let i = flat_group(group, groups) * WG + lane;
     if i >= params3.n { return; }
     let row = index[i];
-    var word = 0u;
+    var word = word_of(0u);
     if row >= 0 && row < i32(params3.from_len) {
         word = source[offset8(i, params3.sizes, params3.from_strides) + u32(row) * params3.inner];
     }
@@ -101,8 +102,8 @@ fn scatter_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups)
         let base = offset8(i, params3.sizes, params3.from_strides);
         for (var j = 0u; j < params3.from_len; j++) {
             let at = base + j * params3.inner;
-            if index[at] == row { sum += dy[at]; }
+            if index[at] == row { sum += f32(dy[at]); }
         }
     }
-    dx[i] = sum;
+    dx[i] = T(sum);
 }

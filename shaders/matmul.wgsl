@@ -1,10 +1,12 @@
 // matmul: c[batch, m, n] = sum_k a[batch, m, k] b[batch, k, n] (+ bias[n])
 //
-// Layout     a: element (m, k) at batch_a + m a_row + k a_col, b likewise; c [batch, m, n] row-major. Broadcast dimensions have stride 0.
+// Layout     T is f32 or f16. a: element (m, k) at batch_a + m a_row + k a_col, b likewise; c [batch, m, n] row-major. Broadcast dimensions have stride 0.
 // Bindings   0 a (read)   1 b (read)   2 bias (read; anything when BIAS is false)   3 c (read_write)   4 params (uniform)
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is the batch
 // Overrides  BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl
 // Precision  K products summed in f32, in order.
+//#include shared/f32.wgsl
+
 override BIAS: bool = false;
 
 struct Params {
@@ -25,10 +27,10 @@ struct Params {
     stride_b: array<vec4<u32>, 2>,
 }
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> c: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<T>;
+@group(0) @binding(1) var<storage, read> b: array<T>;
+@group(0) @binding(2) var<storage, read> bias: array<T>;
+@group(0) @binding(3) var<storage, read_write> c: array<T>;
 @group(0) @binding(4) var<uniform> params: Params;
 
 var<private> base_a: u32;
@@ -37,19 +39,19 @@ var<private> base_c: u32;
 
 fn load_a(row: u32, k: u32) -> f32 {
     if row >= params.m { return 0.0; }
-    return a[base_a + row * params.a_row + k * params.a_col];
+    return f32(a[base_a + row * params.a_row + k * params.a_col]);
 }
 
 fn load_b(k: u32, col: u32) -> f32 {
     if col >= params.n { return 0.0; }
-    return b[base_b + k * params.b_row + col * params.b_col];
+    return f32(b[base_b + k * params.b_row + col * params.b_col]);
 }
 
 fn store(row: u32, col: u32, value: f32) {
     if row >= params.m || col >= params.n { return; }
     var v = value;
-    if BIAS { v += bias[col]; }
-    c[base_c + row * params.n + col] = v;
+    if BIAS { v += f32(bias[col]); }
+    c[base_c + row * params.n + col] = T(v);
 }
 
 //#include shared/index.wgsl

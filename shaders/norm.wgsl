@@ -1,11 +1,12 @@
 // norm: batch normalisation (Ioffe and Szegedy 2015), forward and backward.
 //
 // Layout     x, y, dx, dy [N, C, ..]: element e of channel c is at (e / inner * channels + c) * inner + e % inner, e in 0..count.
-//            mean, invstd, weight, bias, running statistics [C].
+//            mean, invstd, weight, bias, running statistics [C], in f32 also where x is f16.
 // Bindings   the operands in order (read), the results (read_write), params (uniform)
 // Dispatch   stats, sums: one workgroup a channel, folded to 2-D; the others: one invocation an element
 // Overrides  WG: invocations per workgroup, a power of two; TRAINING: the statistics depend on x
 // Precision  two passes (mean, then deviations); sums are WG partial sums joined by a tree.
+//#include shared/f32.wgsl
 //#include shared/index.wgsl
 
 override WG: u32 = 256u;
@@ -22,7 +23,7 @@ struct Params {
     pad1: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<T>;
 @group(0) @binding(1) var<storage, read_write> mean: array<f32>;
 @group(0) @binding(2) var<storage, read_write> invstd: array<f32>;
 @group(0) @binding(3) var<uniform> params3: Params;
@@ -34,21 +35,21 @@ struct Params {
 @group(0) @binding(2) var<storage, read> given_invstd: array<f32>;
 @group(0) @binding(3) var<storage, read> weight: array<f32>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<T>;
 @group(0) @binding(6) var<uniform> params6: Params;
 
 @group(0) @binding(0) var<storage, read> variance: array<f32>;
 @group(0) @binding(1) var<storage, read_write> root: array<f32>;
 @group(0) @binding(2) var<uniform> params2: Params;
 
-@group(0) @binding(3) var<storage, read> dy: array<f32>;
+@group(0) @binding(3) var<storage, read> dy: array<T>;
 @group(0) @binding(4) var<storage, read_write> dweight: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dbias: array<f32>;
 
 @group(0) @binding(4) var<storage, read> weight4: array<f32>;
 @group(0) @binding(5) var<storage, read> sum_dy_xhat: array<f32>;
 @group(0) @binding(6) var<storage, read> sum_dy: array<f32>;
-@group(0) @binding(7) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(7) var<storage, read_write> dx: array<T>;
 @group(0) @binding(8) var<uniform> params8: Params;
 
 var<workgroup> lanes: array<f32, WG>;
@@ -72,13 +73,13 @@ fn element(c: u32, e: u32, p: Params) -> u32 {
 // (mean, biased variance) of channel c.
 fn statistics(c: u32, lane: u32, p: Params) -> vec2<f32> {
     // Relative to the first value, so that a common offset does not cost digits.
-    let origin = x[element(c, 0u, p)];
+    let origin = f32(x[element(c, 0u, p)]);
     var sum = 0.0;
-    for (var e = lane; e < p.count; e += WG) { sum += x[element(c, e, p)] - origin; }
+    for (var e = lane; e < p.count; e += WG) { sum += f32(x[element(c, e, p)]) - origin; }
     let shift = group_sum(lane, sum) / f32(p.count);
     var squares = 0.0;
     for (var e = lane; e < p.count; e += WG) {
-        let d = (x[element(c, e, p)] - origin) - shift;
+        let d = (f32(x[element(c, e, p)]) - origin) - shift;
         squares += d * d;
     }
     return vec2(origin + shift, group_sum(lane, squares) / f32(p.count));
@@ -123,7 +124,7 @@ fn normalize(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) g
     let i = flat_group(group, groups) * WG + lane;
     if i >= params6.total { return; }
     let c = i / params6.inner % params6.channels;
-    y[i] = (x[i] - given_mean[c]) * (given_invstd[c] * weight[c]) + bias[c];
+    y[i] = T((f32(x[i]) - given_mean[c]) * (given_invstd[c] * weight[c]) + bias[c]);
 }
 
 @compute @workgroup_size(WG)
@@ -135,8 +136,9 @@ fn backward_sums(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     var alone = 0.0;
     for (var e = lane; e < params6.count; e += WG) {
         let i = element(c, e, params6);
-        with_x += dy[i] * (x[i] - m);
-        alone += dy[i];
+        let g = f32(dy[i]);
+        with_x += g * (f32(x[i]) - m);
+        alone += g;
     }
     let first = group_sum(lane, with_x);
     let second = group_sum(lane, alone);
@@ -152,11 +154,11 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     if i >= params8.total { return; }
     let c = i / params8.inner % params8.channels;
     let scale = weight4[c] * given_invstd[c];
-    var g = dy[i];
+    var g = f32(dy[i]);
     if TRAINING {
         let n = f32(params8.count);
-        let xhat = (x[i] - given_mean[c]) * given_invstd[c];
+        let xhat = (f32(x[i]) - given_mean[c]) * given_invstd[c];
         g = (g - sum_dy[c] / n) - xhat * (sum_dy_xhat[c] / n);
     }
-    dx[i] = scale * g;
+    dx[i] = T(scale * g);
 }

@@ -1,10 +1,11 @@
 // pool: maximum, average and global average pooling, forward and backward. Backward gathers: each input pixel asks the windows that cover it.
 //
-// Layout     images [N, C, H, W] f32: a plane is the H*W values of one (n, c). index [N, C, oH, oW] u32: h W + w of the maximum.
+// Layout     images [N, C, H, W], f32 or f16: a plane is the H*W values of one (n, c). index [N, C, oH, oW] u32: h W + w of the maximum.
 // Bindings   the operands in order (read), the results (read_write), params (uniform)
 // Dispatch   one invocation a result, WG a workgroup, folded to 2-D; global_avg_pool2d: one workgroup a plane
 // Overrides  WG: invocations per workgroup, a power of two
 // Precision  maxima are exact; average sums run in order over the window; global_avg_pool2d is a tree of WG partial sums.
+//#include shared/f32.wgsl
 //#include shared/index.wgsl
 
 override WG: u32 = 256u;
@@ -28,12 +29,12 @@ struct Params {
     total: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read_write> y: array<T>;
 @group(0) @binding(2) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> index: array<u32>;
 @group(0) @binding(1) var<storage, read> winners: array<u32>;
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dx: array<T>;
 @group(0) @binding(3) var<uniform> params3: Params;
 var<workgroup> sums: array<f32, WG>;
 
@@ -60,7 +61,7 @@ fn max_pool2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
             let col = i32(left + j * params3.dil_w) - i32(params3.pad_w);
             if col < 0 || col >= i32(params3.w) { continue; }
             let pixel = u32(row) * params3.w + u32(col);
-            let v = x[plane + pixel];
+            let v = f32(x[plane + pixel]);
             if !found || v > best || (is_nan(v) && !is_nan(best)) {
                 found = true;
                 best = v;
@@ -68,7 +69,7 @@ fn max_pool2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
             }
         }
     }
-    y[at] = best;
+    y[at] = T(best);
     index[at] = where_best;
 }
 
@@ -87,10 +88,10 @@ fn max_pool2d_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wor
             let left = i32(pixel % params3.w + params3.pad_w) - i32(j * params3.dil_w);
             if left < 0 || u32(left) % params3.stride_w != 0u || u32(left) / params3.stride_w >= params3.ow { continue; }
             let window = plane + u32(top) / params3.stride_h * params3.ow + u32(left) / params3.stride_w;
-            if winners[window] == pixel { sum += x[window]; }
+            if winners[window] == pixel { sum += f32(x[window]); }
         }
     }
-    dx[at] = sum;
+    dx[at] = T(sum);
 }
 
 // First and last-but-one input index under window `i` of one axis, and the axis' share of the divisor.
@@ -115,9 +116,9 @@ fn avg_pool2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
     let cols = extent(at % params.ow, params.w, params.kernel_w, params.stride_w, params.pad_w);
     var sum = 0.0;
     for (var r = rows.x; r < rows.y; r++) {
-        for (var c = cols.x; c < cols.y; c++) { sum += x[plane + r * params.w + c]; }
+        for (var c = cols.x; c < cols.y; c++) { sum += f32(x[plane + r * params.w + c]); }
     }
-    y[at] = sum / divisor_of(rows, cols);
+    y[at] = T(sum / divisor_of(rows, cols));
 }
 
 @compute @workgroup_size(WG)
@@ -138,10 +139,10 @@ fn avg_pool2d_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wor
         let rows = extent(i, params.h, params.kernel_h, params.stride_h, params.pad_h);
         for (var j = first_j; j < last_j; j++) {
             let cols = extent(j, params.w, params.kernel_w, params.stride_w, params.pad_w);
-            sum += x[plane + i * params.ow + j] / divisor_of(rows, cols);
+            sum += f32(x[plane + i * params.ow + j]) / divisor_of(rows, cols);
         }
     }
-    y[at] = sum;
+    y[at] = T(sum);
 }
 
 @compute @workgroup_size(WG)
@@ -151,13 +152,13 @@ fn global_avg_pool2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     if plane >= params.planes { return; }
     let area = params.h * params.w;
     var sum = 0.0;
-    for (var i = lane; i < area; i += WG) { sum += x[plane * area + i]; }
+    for (var i = lane; i < area; i += WG) { sum += f32(x[plane * area + i]); }
     sums[lane] = sum;
     for (var width = WG / 2u; width > 0u; width /= 2u) {
         workgroupBarrier();
         if lane < width { sums[lane] += sums[lane + width]; }
     }
-    if lane == 0u { y[plane] = sums[0] / f32(area); }
+    if lane == 0u { y[plane] = T(sums[0] / f32(area)); }
 }
 
 @compute @workgroup_size(WG)
@@ -165,5 +166,5 @@ fn global_avg_pool2d_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(
     let at = flat_group(group, groups) * WG + lane;
     if at >= params.total { return; }
     let area = params.h * params.w;
-    y[at] = x[at / area] / f32(area);
+    y[at] = T(f32(x[at / area]) / f32(area));
 }

@@ -5,6 +5,7 @@
 // Dispatch   one invocation a block of four elements, WG a workgroup, folded to 2-D
 // Overrides  WG: invocations per workgroup; NORMAL: normal instead of uniform
 // Precision  words, uniforms and masks equal src/rng.rs bit for bit; normals within shared/math.wgsl.
+//#include shared/f32.wgsl
 //#include shared/index.wgsl
 //#include shared/math.wgsl
 //#include shared/philox.wgsl
@@ -22,10 +23,10 @@ struct Params {
     pad: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read_write> y: array<T>;
 @group(0) @binding(1) var<uniform> params1: Params;
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> dropped: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<T>;
+@group(0) @binding(1) var<storage, read_write> dropped: array<T>;
 @group(0) @binding(2) var<uniform> params2: Params;
 
 // Two normals from two words; 1 - u lies in (0, 1].
@@ -41,7 +42,7 @@ fn generate(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     var values = vec4(unit(words.x), unit(words.y), unit(words.z), unit(words.w));
     if NORMAL { values = vec4(normal_pair(words.xy), normal_pair(words.zw)); }
     for (var e = 0u; e < 4u && block * 4u + e < params1.n; e++) {
-        y[block * 4u + e] = params1.a + params1.b * values[e];
+        y[block * 4u + e] = T(params1.a + params1.b * values[e]);
     }
 }
 
@@ -52,6 +53,6 @@ fn dropout(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     let words = philox(vec4(block, 0u, params2.high), params2.key);
     for (var e = 0u; e < 4u && block * 4u + e < params2.n; e++) {
         let i = block * 4u + e;
-        dropped[i] = select(x[i] * params2.b, 0.0, unit(words[e]) < params2.a);
+        dropped[i] = T(select(f32(x[i]) * params2.b, 0.0, unit(words[e]) < params2.a));
     }
 }

@@ -5,6 +5,8 @@
 pub enum DType {
     /// 32-bit float: weights, activations, gradients.
     F32,
+    /// 16-bit float: activations in mixed precision. A GPU without f16 has none of it.
+    F16,
     /// 64-bit float: gradient checks, CPU backend only.
     F64,
     /// Unsigned indices and booleans (0 or 1).
@@ -19,18 +21,20 @@ impl DType {
         match self {
             DType::F64 => 8,
             DType::F32 | DType::U32 | DType::I32 => 4,
+            DType::F16 => 2,
         }
     }
 
     /// True for the float types.
     pub const fn is_float(self) -> bool {
-        matches!(self, DType::F32 | DType::F64)
+        matches!(self, DType::F32 | DType::F64 | DType::F16)
     }
 
-    /// Short name: `f32`, `f64`, `u32`, `i32`.
+    /// Short name: `f32`, `f16`, `f64`, `u32`, `i32`.
     pub const fn name(self) -> &'static str {
         match self {
             DType::F32 => "f32",
+            DType::F16 => "f16",
             DType::F64 => "f64",
             DType::U32 => "u32",
             DType::I32 => "i32",
@@ -51,6 +55,9 @@ pub trait Element: bytemuck::Pod + Send + Sync + std::fmt::Debug {
 }
 impl Element for f32 {
     const DTYPE: DType = DType::F32;
+}
+impl Element for half::f16 {
+    const DTYPE: DType = DType::F16;
 }
 impl Element for f64 {
     const DTYPE: DType = DType::F64;

@@ -4,12 +4,13 @@ mod common;
 
 use mappa::backend::cpu::Cpu;
 use mappa::backend::{Backend, Operand};
-use mappa::cases::{Case, all};
+use mappa::cases::{Case, all, half};
 
 #[test]
 fn the_fast_cpu_paths_agree_with_the_reference() {
     for threads in [1, 2] {
         common::check(&Cpu::new(threads).unwrap(), &all());
+        common::check(&Cpu::new(threads).unwrap(), &half());
     }
 }
 
@@ -18,6 +19,19 @@ fn the_fast_cpu_paths_agree_with_the_reference() {
 fn every_kernel_agrees_with_the_reference() {
     if let Some(gpu) = common::gpu(Default::default()) {
         common::check(&gpu, &all());
+    }
+}
+
+#[test]
+#[cfg(feature = "gpu")]
+fn every_kernel_agrees_with_the_reference_in_f16() {
+    let Some(gpu) = common::gpu(Default::default()) else { return };
+    if gpu.capabilities().f16 {
+        common::check(&gpu, &half());
+    } else {
+        // lavapipe, which CI runs on, has f16.
+        assert!(std::env::var("MAPPA_REQUIRE_GPU").is_err(), "{} has no f16", gpu.capabilities().name);
+        eprintln!("skipped: {} has no f16", gpu.capabilities().name);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `MAPPA_WRITE_DOCS=1 cargo test --test ops_doc` writes it anew.
 
-use mappa::cases::all;
+use mappa::cases::{all, half};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
@@ -71,7 +71,7 @@ fn plain(doc: &str) -> String {
 fn document() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut families: BTreeMap<&str, BTreeMap<String, Seen>> = BTreeMap::new();
-    for case in all() {
+    for case in all().into_iter().chain(half()) {
         let specs: Vec<_> = case.inputs.iter().map(|d| d.spec().unwrap()).collect();
         let outputs = case.op.infer(&specs).unwrap();
         let seen = families.entry(case.op.family()).or_default().entry(case.op.name()).or_default();
@@ -80,8 +80,8 @@ fn document() -> String {
         seen.cases += 1;
     }
     let mut text = String::from(
-        "# Operations\n\nEvery operation runs on the CPU (f32, and f64 for gradient checks) and on the GPU (one WGSL kernel, variant `base`, or a few); types are those of the\n\
-         first operand. *Gradient* says that it is checked against finite differences. What is not listed here is composed of these: see the methods of\n\
+        "# Operations\n\nEvery operation runs on the CPU (f32, f16, and f64 for gradient checks) and on the GPU (f32, and f16 where the adapter has it; one WGSL kernel,\n\
+         variant `base`, or a few); types are those of the first operand. *Gradient* says that it is checked against finite differences. What is not listed here is composed of these: see the methods of\n\
          `Tensor`, and `nn`. This file is written by `MAPPA_WRITE_DOCS=1 cargo test --test ops_doc`.\n",
     );
     for (family, ops) in families {

@@ -7,7 +7,7 @@ mod common;
 use common::{WORKGROUPS, dispatches, pipelines};
 use mappa::backend::gpu::Kernel;
 use mappa::backend::gpu::kernels::Dispatch;
-use mappa::backend::gpu::shader::{SOURCES, Sources};
+use mappa::backend::gpu::shader::{SOURCES, Sources, Storage};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, EntryPoint, Module, ShaderStage, StorageAccess, TypeInner};
 use std::collections::HashSet;
@@ -19,18 +19,23 @@ const INVOCATIONS: u32 = 256;
 const WORKGROUP_BYTES: u32 = 16_384;
 
 /// A parsed and validated source.
-fn parse(name: &str, text: &str) -> (Module, ModuleInfo) {
+fn parse(name: &str, text: &str, storage: Storage) -> (Module, ModuleInfo) {
     let module = naga::front::wgsl::parse_str(text).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(text)));
-    // No capability beyond plain WGSL: these shaders must run in a browser.
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module);
+    // No capability beyond plain WGSL, but for the f16 variants: these shaders must run in a browser.
+    let capabilities = if storage == Storage::F32 {
+        Capabilities::empty()
+    } else {
+        Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+    };
+    let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
     let info = info.unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(text)));
     (module, info)
 }
 
 /// The module of one specialisation, its override constants replaced by their values, and nothing else in it than the entry point's needs.
 fn specialised(kernel: &Kernel) -> (Module, ModuleInfo) {
-    let text = Sources::default().expand(kernel.file, &kernel.specs).unwrap();
-    let (module, info) = parse(kernel.file, &text);
+    let text = Sources::default().expand(kernel.file, kernel.storage, &kernel.specs).unwrap();
+    let (module, info) = parse(kernel.file, &text, kernel.storage);
     let constants = kernel.constants.iter().map(|&(name, value)| (name.to_owned(), value as f64)).collect();
     let entry = Some((ShaderStage::Compute, kernel.entry));
     let processed = naga::back::pipeline_constants::process_overrides(&module, &info, entry, &constants);
@@ -70,7 +75,7 @@ fn every_specialisation_is_valid_and_can_be_written_as_msl_hlsl_and_spirv() {
 fn every_entry_point_is_dispatched_by_some_case() {
     let used: HashSet<(&str, String)> = pipelines().iter().map(|d| (d.kernel.file, d.kernel.entry.to_owned())).collect();
     for (file, _) in SOURCES.iter().filter(|(name, _)| !name.starts_with("shared/")) {
-        let (module, _) = parse(file, &Sources::default().expand(file, &[]).unwrap());
+        let (module, _) = parse(file, &Sources::default().expand(file, Storage::F32, &[]).unwrap(), Storage::F32);
         for entry in module.entry_points {
             assert!(used.contains(&(*file, entry.name.clone())), "no case dispatches {file}: {}", entry.name);
         }
@@ -147,7 +152,7 @@ fn rust_fields(family: &str) -> Vec<Field> {
 #[test]
 fn parameter_blocks_have_the_same_fields_in_wgsl_and_in_rust() {
     for (family, _) in SOURCES.iter().filter(|(name, _)| !name.starts_with("shared/")) {
-        let (module, _) = parse(family, &Sources::default().expand(family, &[]).unwrap());
+        let (module, _) = parse(family, &Sources::default().expand(family, Storage::F32, &[]).unwrap(), Storage::F32);
         let mut layouter = naga::proc::Layouter::default();
         layouter.update(module.to_ctx()).unwrap();
         let structs = module.types.iter().filter(|(_, t)| t.name.as_deref() == Some("Params"));
@@ -199,8 +204,8 @@ fn every_file_says_what_it_does_in_its_header() {
 
 #[test]
 fn a_specialisation_constant_that_is_not_marked_is_refused() {
-    let error = Sources::default().expand("matmul", &[("NO_SUCH", 1)]).unwrap_err().to_string();
+    let error = Sources::default().expand("matmul", Storage::F32, &[("NO_SUCH", 1)]).unwrap_err().to_string();
     assert_eq!(error, "shader matmul has no line 'const NO_SUCH: u32 = ...; //#spec'");
     assert!(Sources::default().replace("no_such", String::new()).is_err());
-    assert!(Sources::default().expand("matmul", &[("TM", 8)]).unwrap().contains("const TM: u32 = 8u; //#spec"));
+    assert!(Sources::default().expand("matmul", Storage::F32, &[("TM", 8)]).unwrap().contains("const TM: u32 = 8u; //#spec"));
 }

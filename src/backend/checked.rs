@@ -54,6 +54,7 @@ pub(crate) fn values(backend: &dyn Backend, operand: &Operand) -> Result<Vec<f64
     let bytes = pollster::block_on(backend.read(&operand.buffer, operand.range()))?;
     Ok(match operand.spec.dtype {
         DType::F32 => bytemuck::allocation::pod_collect_to_vec::<u8, f32>(&bytes).into_iter().map(f64::from).collect(),
+        DType::F16 => bytemuck::allocation::pod_collect_to_vec::<u8, half::f16>(&bytes).into_iter().map(f64::from).collect(),
         DType::F64 => bytemuck::allocation::pod_collect_to_vec(&bytes),
         DType::U32 => bytemuck::allocation::pod_collect_to_vec::<u8, u32>(&bytes).into_iter().map(f64::from).collect(),
         DType::I32 => bytemuck::allocation::pod_collect_to_vec::<u8, i32>(&bytes).into_iter().map(f64::from).collect(),

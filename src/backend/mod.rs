@@ -110,6 +110,8 @@ pub struct Capabilities {
     pub driver: String,
     /// Whether `f64` tensors work.
     pub f64: bool,
+    /// Whether `f16` tensors work.
+    pub f16: bool,
     /// Views into a shared buffer start at multiples of this many bytes.
     pub alignment: usize,
     /// Largest buffer that one operand can be, in bytes.
@@ -137,7 +139,7 @@ pub trait Backend: MaybeSendSync + 'static {
     fn capabilities(&self) -> &Capabilities;
     /// Memory for `len_bytes` bytes, contents unspecified.
     fn alloc(&self, len_bytes: usize) -> Result<Buffer>;
-    /// Copies `bytes` into the buffer at `offset` bytes, ordered after all work recorded so far.
+    /// Copies `bytes` into the buffer at `offset` bytes, a multiple of 4. A last word that `bytes` fills in part may be filled up with zeros. Ordered after all work recorded so far.
     fn write(&self, buffer: &Buffer, offset: usize, bytes: &[u8]) -> Result<()>;
     /// The bytes of a range of the buffer after all work recorded so far.
     fn read(&self, buffer: &Buffer, range: std::ops::Range<usize>) -> BoxFuture<'_, Result<Vec<u8>>>;

@@ -56,6 +56,7 @@ impl Default for Null {
             name: "shape pass".into(),
             driver: String::new(),
             f64: true,
+            f16: true,
             alignment: 256,
             max_buffer_bytes: isize::MAX as usize,
         };

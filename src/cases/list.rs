@@ -39,14 +39,17 @@ pub struct Case {
 
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let input = |d: &Data| match d {
-            Data::Ties(shape) => format!("{shape:?} with ties"),
-            Data::Special(shape) => format!("{shape:?} with NaN and infinities"),
-            Data::Uniform(shape, low, high) if (*low, *high) != (-1.0, 1.0) => format!("{shape:?} from {low} to {high}"),
-            Data::Below(shape, n) => format!("{shape:?} below {n}"),
-            Data::Flags(shape) => format!("{shape:?} of 0 and 1"),
-            other => format!("{:?}", other.shape()),
-        };
+        fn input(d: &Data) -> String {
+            match d {
+                Data::Ties(shape) => format!("{shape:?} with ties"),
+                Data::Special(shape) => format!("{shape:?} with NaN and infinities"),
+                Data::Uniform(shape, low, high) if (*low, *high) != (-1.0, 1.0) => format!("{shape:?} from {low} to {high}"),
+                Data::Below(shape, n) => format!("{shape:?} below {n}"),
+                Data::Flags(shape) => format!("{shape:?} of 0 and 1"),
+                Data::Output(op, from, _) if *op == half_cast() => format!("{} in f16", input(&from[0])),
+                other => format!("{:?}", other.shape()),
+            }
+        }
         let inputs: Vec<String> = self.inputs.iter().map(input).collect();
         write!(f, "{:?} on {}", self.op, inputs.join(", "))
     }
@@ -66,7 +69,7 @@ impl Data {
         }
     }
 
-    /// Shape and type; floats are f32.
+    /// Shape and type; floats are f32 but where an operation made them others.
     ///
     /// # Errors
     /// [`Error::Shape`] for a row that is wrong in itself.
@@ -166,6 +169,55 @@ pub fn all() -> Vec<Case> {
     norm(&mut c);
     optimizer(&mut c);
     c.0
+}
+
+fn half_cast() -> Op {
+    Elementwise::Cast { dtype: DType::F16 }.into()
+}
+
+/// Rows of f16: those of [`all`] whose float operands can be f16, rounded to it. Where a family computes f16 in f32, one row of each operation.
+pub fn half() -> Vec<Case> {
+    let rounded = |data: Data| match data.spec() {
+        Ok(spec) if spec.dtype == DType::F32 => Data::Output(half_cast(), vec![data], 0),
+        _ => data,
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    let mut cases: Vec<Case> = Vec::new();
+    for Case { op, inputs, .. } in all() {
+        let own_kernels = matches!(op.family(), "elementwise" | "matmul" | "conv" | "pool" | "layout" | "random" | "norm");
+        // Weights are f32, and so is what optimisers see.
+        let wanted = !matches!(op, Op::Optimizer(_)) && (own_kernels || seen.insert(op.name()));
+        let large = inputs.iter().any(|data| data.shape().iter().product::<usize>() > 1 << 20);
+        if !wanted || large {
+            continue;
+        }
+        let activations = match op {
+            Op::Norm(Norm::BatchNormBackward { .. }) => 2,
+            Op::Norm(_) => 1,
+            _ => inputs.len(),
+        };
+        let half = |spec: Spec| if spec.dtype == DType::F32 { Spec { dtype: DType::F16, ..spec } } else { spec };
+        let op = match op {
+            Op::Elementwise(Elementwise::Fill { value, spec }) => Elementwise::Fill { value, spec: half(spec) }.into(),
+            Op::Random(Random::Uniform { low, high, stream, spec }) => Random::Uniform { low, high, stream, spec: half(spec) }.into(),
+            Op::Random(Random::Normal { mean, std, stream, spec }) => Random::Normal { mean, std, stream, spec: half(spec) }.into(),
+            other => other,
+        };
+        let inputs: Vec<Data> =
+            inputs.into_iter().enumerate().map(|(i, data)| if i < activations { rounded(data) } else { data }).collect();
+        let specs: Vec<Spec> = inputs.iter().filter_map(|data| data.spec().ok()).collect();
+        let results = op.infer(&specs).unwrap_or_default();
+        if specs.iter().chain(&results).any(|spec| spec.dtype == DType::F16) {
+            cases.push(Case { op, inputs, differentiable: false });
+        }
+    }
+    for (shape, low, high) in [(vec![0], 0.0, 1.0), (vec![1], 0.0, 1.0), (vec![1027], -9.0, 9.0), (vec![7, 5], -70000.0, 70000.0)] {
+        cases.push(Case { op: half_cast(), inputs: vec![between(&shape, low, high)], differentiable: false });
+    }
+    cases.push(Case { op: half_cast(), inputs: vec![Data::Special(vec![301])], differentiable: false });
+    cases.push(Case { op: half_cast(), inputs: vec![Data::Below(vec![301], 3000)], differentiable: false });
+    cases.push(Case { op: half_cast(), inputs: vec![Data::Flags(vec![301])], differentiable: false });
+    cases
 }
 
 fn elementwise(c: &mut Cases) {

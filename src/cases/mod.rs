@@ -5,7 +5,7 @@ mod list;
 mod run;
 
 pub use compare::{Comparison, compare};
-pub use list::{Case, Data, all};
+pub use list::{Case, Data, all, half};
 pub use run::{Outcome, run_case};
 
 use std::collections::BTreeSet;

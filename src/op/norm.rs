@@ -1,10 +1,11 @@
 //! Batch normalisation: Ioffe and Szegedy 2015, arXiv:1502.03167.
 
 use super::{arity, float, same};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, Spec};
 
-/// The family's operations on `x [N, C, ..]`; statistics are one value a channel.
+/// The family's operations on `x [N, C, ..]`; statistics are one value a channel, f32 where x is f16.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Norm {
     /// `(x, weight, bias, running_mean*, running_var*) -> (y, mean, invstd)` with the batch's statistics.
@@ -40,13 +41,18 @@ impl Norm {
         if inputs.len() != n {
             return Err(Error::Shape(format!("{self:?} got {} operands, expected {n}", inputs.len())));
         }
-        float(self, inputs)?;
         let x = inputs[0];
+        let skip = if let Norm::BatchNormBackward { .. } = self { 2 } else { 1 };
+        float(self, &inputs[..skip])?;
+        // Statistics and weights of f16 activations are f32.
+        let stat_dtype = if x.dtype == DType::F16 { DType::F32 } else { x.dtype };
+        if let Some(stat) = inputs[skip..].iter().find(|stat| stat.dtype != stat_dtype) {
+            return Err(Error::DType(format!("{self:?} on {x} expects statistics and weights of {stat_dtype}, got {stat}")));
+        }
         if <[usize]>::len(&x.shape) < 2 {
             return Err(Error::Shape(format!("batch_norm expects [N, C, ..], got {}", x.shape)));
         }
-        let channels = Spec::new(Shape::new(&[x.shape[1]])?, x.dtype);
-        let skip = if let Norm::BatchNormBackward { .. } = self { 2 } else { 1 };
+        let channels = Spec::new(Shape::new(&[x.shape[1]])?, stat_dtype);
         for stat in &inputs[skip..] {
             if stat.shape != channels.shape {
                 return Err(Error::Shape(format!(

@@ -12,6 +12,9 @@ use crate::shape::Spec;
 
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / 16_777_216.0;
+/// Unit roundoff of f16, and its smallest normal number.
+const U16: f64 = 1.0 / 2048.0;
+const F16_SMALLEST: f64 = 1.0 / 16384.0;
 /// `lambda` of the module's comment: at 6 one result in 3e7 would exceed it by chance.
 const LAMBDA: f64 = 6.0;
 
@@ -25,8 +28,24 @@ pub struct Magnitudes<'a> {
 }
 
 impl Op {
-    /// The largest allowed absolute difference of f32 output number `output` from the exact result. 0 asks for equality.
+    /// The largest allowed absolute difference of output number `output` (operands updated in place follow the results) from the exact one, in f32
+    /// arithmetic. 0 asks for equality.
+    ///
+    /// f16 is a way to store: an operation computes in f32 and rounds its result once, for which WGSL allows either neighbour, and flushes what is below
+    /// f16's smallest normal number if the device likes.
     pub fn tolerance(&self, inputs: &[Spec], outputs: &[Spec], output: usize, size: &Magnitudes) -> f64 {
+        let in_f32 = self.f32_tolerance(inputs, outputs, output, size);
+        let updated = || self.in_place().get(output - outputs.len()).and_then(|&i| inputs.get(i));
+        let result = outputs.get(output).or_else(updated).map(|spec| spec.dtype);
+        let moved = match self {
+            Op::Layout(layout) => !matches!(layout, super::Layout::IndexAdd { .. } | super::Layout::ScatterAdd { .. }),
+            Op::Elementwise(op) => matches!(op, Elementwise::Where | Elementwise::Fill { .. }),
+            _ => false,
+        };
+        if result == Some(DType::F16) && !moved { in_f32 + 2.0 * U16 * size.output + F16_SMALLEST } else { in_f32 }
+    }
+
+    fn f32_tolerance(&self, inputs: &[Spec], outputs: &[Spec], output: usize, size: &Magnitudes) -> f64 {
         if outputs.get(output).is_some_and(|s| !s.dtype.is_float()) {
             return 0.0;
         }

@@ -21,7 +21,7 @@ use crate::models::nearest;
 use crate::shape::Spec;
 use std::collections::BTreeSet;
 
-/// Runs the cases of [`cases::all`] on `device` and on the CPU reference, and shows each outcome to `on_row`.
+/// Runs the cases of [`cases::all`], and of [`cases::half`] where the device has f16, on `device` and on the CPU reference, and shows each outcome to `on_row`.
 ///
 /// `ops` restricts the run to names of operations (`conv2d`), families (`conv`) or single cases (a [`Row::name`]); empty is all. `quick` takes
 /// those of [`Device::auto`]'s self-test ([`cases::quick`]), or one of each operation in `ops`.
@@ -29,7 +29,11 @@ use std::collections::BTreeSet;
 /// # Errors
 /// [`Error::Config`] when nothing has one of the names. What goes wrong in a case is its verdict, not an error.
 pub fn cases(device: &Device, ops: &[String], quick: bool, on_row: &mut dyn FnMut(&Row)) -> Result<Summary> {
-    let all: Vec<(Case, String)> = cases::all().into_iter().map(|case| (case.op.name(), case)).map(|(op, case)| (case, op)).collect();
+    let mut rows = cases::all();
+    if device.capabilities().f16 {
+        rows.extend(cases::half());
+    }
+    let all: Vec<(Case, String)> = rows.into_iter().map(|case| (case.op.name(), case)).map(|(op, case)| (case, op)).collect();
     let wanted = |case: &Case, op: &str| ops.iter().any(|name| name == op || name == case.op.family() || *name == case.to_string());
     for name in ops {
         if !all.iter().any(|(case, op)| name == op || name == case.op.family() || *name == case.to_string()) {
@@ -86,7 +90,10 @@ pub fn cases(device: &Device, ops: &[String], quick: bool, on_row: &mut dyn FnMu
 fn dtype(case: &Case) -> DType {
     let specs: Vec<Spec> = case.inputs.iter().filter_map(|input| input.spec().ok()).collect();
     let first = specs.first().copied().or_else(|| case.op.infer(&specs).ok()?.first().copied());
-    first.map_or(DType::F32, |spec| spec.dtype)
+    let second = case.inputs.get(1).and_then(|input| input.spec().ok());
+    // What is chosen by flags has the type of what is chosen from.
+    let typed = if case.op.name() == "where" { second } else { first };
+    typed.map_or(DType::F32, |spec| spec.dtype)
 }
 
 /// The error of a name that nothing has.
@@ -117,7 +124,7 @@ mod tests {
 
     #[test]
     fn names_of_cases_are_unique() {
-        let mut names: Vec<String> = cases::all().iter().map(Case::to_string).collect();
+        let mut names: Vec<String> = cases::all().iter().chain(&cases::half()).map(Case::to_string).collect();
         names.sort();
         let twice: Vec<&[String]> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
         assert!(twice.is_empty(), "{twice:?}");

@@ -7,7 +7,12 @@ use mappa::backend::cpu::Cpu;
 use mappa::backend::gpu::kernels::{Dispatch, Limits, lower};
 use mappa::cases::{Case, Data, run_case};
 #[cfg(feature = "gpu")]
-use mappa::{Device, backend::Operand, cases::all, shape::Spec};
+use mappa::{
+    Device,
+    backend::Operand,
+    cases::{all, half},
+    shape::Spec,
+};
 #[cfg(feature = "gpu")]
 use std::collections::HashSet;
 
@@ -63,7 +68,7 @@ pub fn dispatches() -> Vec<Dispatch> {
     let alloc = |len_bytes: usize| device.alloc(len_bytes);
     let operand = |spec: Spec| Operand { buffer: alloc(spec.len_bytes()).unwrap(), offset: 0, spec };
     let mut found = Vec::new();
-    for case in all() {
+    for case in all().into_iter().chain(half()) {
         let specs: Vec<Spec> = case.inputs.iter().map(|data| data.spec().unwrap()).collect();
         let outputs: Vec<Operand> = case.op.infer(&specs).unwrap().into_iter().map(operand).collect();
         let inputs: Vec<Operand> = specs.into_iter().map(operand).collect();

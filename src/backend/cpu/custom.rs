@@ -18,7 +18,7 @@ pub(super) fn run(op: &Custom, args: &mut Args) -> Result<()> {
     }
     for ((values, spec), bytes) in results.iter().zip(args.out_specs).zip(&mut args.outs) {
         match spec.dtype {
-            DType::F32 => narrow(values, bytes, f32::from_f64),
+            DType::F32 | DType::F16 => narrow(values, bytes, f32::from_f64),
             DType::F64 => narrow(values, bytes, |v| v),
             DType::U32 => narrow(values, bytes, |v| v as u32),
             DType::I32 => narrow(values, bytes, |v| v as i32),
@@ -29,7 +29,7 @@ pub(super) fn run(op: &Custom, args: &mut Args) -> Result<()> {
 
 fn widen(spec: &Spec, bytes: &[u8]) -> Vec<f64> {
     match spec.dtype {
-        DType::F32 => bytemuck::cast_slice(bytes).iter().map(|&v: &f32| v as f64).collect(),
+        DType::F32 | DType::F16 => bytemuck::cast_slice(bytes).iter().map(|&v: &f32| v as f64).collect(),
         DType::F64 => bytemuck::cast_slice(bytes).to_vec(),
         DType::U32 => bytemuck::cast_slice(bytes).iter().map(|&v: &u32| v as f64).collect(),
         DType::I32 => bytemuck::cast_slice(bytes).iter().map(|&v: &i32| v as f64).collect(),

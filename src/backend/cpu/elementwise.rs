@@ -409,14 +409,14 @@ fn cast(args: &mut Args, dtype: DType) {
     let x: Vec<f64> = match args.specs[0].dtype {
         DType::I32 => bytemuck::cast_slice::<u8, i32>(args.ins[0]).iter().map(|&x| x as f64).collect(),
         DType::U32 => bytemuck::cast_slice::<u8, u32>(args.ins[0]).iter().map(|&x| x as f64).collect(),
-        DType::F32 => bytemuck::cast_slice::<u8, f32>(args.ins[0]).iter().map(|&x| x as f64).collect(),
+        DType::F32 | DType::F16 => bytemuck::cast_slice::<u8, f32>(args.ins[0]).iter().map(|&x| x as f64).collect(),
         DType::F64 => bytemuck::cast_slice::<u8, f64>(args.ins[0]).to_vec(),
     };
     let y = &mut args.outs[0];
     match dtype {
         DType::I32 => bytemuck::cast_slice_mut::<u8, i32>(y).iter_mut().zip(x).for_each(|(y, x)| *y = x as i32),
         DType::U32 => bytemuck::cast_slice_mut::<u8, u32>(y).iter_mut().zip(x).for_each(|(y, x)| *y = x as u32),
-        DType::F32 => bytemuck::cast_slice_mut::<u8, f32>(y).iter_mut().zip(x).for_each(|(y, x)| *y = x as f32),
+        DType::F32 | DType::F16 => bytemuck::cast_slice_mut::<u8, f32>(y).iter_mut().zip(x).for_each(|(y, x)| *y = x as f32),
         DType::F64 => bytemuck::cast_slice_mut::<u8, f64>(y).copy_from_slice(&x),
     }
 }

@@ -22,6 +22,7 @@ use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::shape::Spec;
+use half::f16;
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -116,9 +117,48 @@ impl Cpu {
             .build()
             .map_err(|e| Error::Device(format!("cannot start the CPU backend's threads: {e}")))?;
         let name = format!("{} ({} threads)", std::env::consts::ARCH, threads.current_num_threads());
-        let capabilities =
-            Capabilities { kind: "cpu", name, driver: String::new(), f64: true, alignment: 8, max_buffer_bytes: isize::MAX as usize };
+        let capabilities = Capabilities {
+            kind: "cpu",
+            name,
+            driver: String::new(),
+            f64: true,
+            f16: true,
+            alignment: 8,
+            max_buffer_bytes: isize::MAX as usize,
+        };
         Ok(Cpu { capabilities, fast, threads, pool: Arc::default(), started: Instant::now() })
+    }
+
+    /// An operation on f16 operands: computed in f32 on widened copies, so that each result is rounded to f16 once. `written` are the specs of `outs`.
+    fn widened(
+        &self,
+        op: &Op,
+        ins: Vec<&[u8]>,
+        mut outs: Vec<&mut [u8]>,
+        written: &[Spec],
+        mut specs: Vec<Spec>,
+        mut out_specs: Vec<Spec>,
+    ) -> Result<()> {
+        // By bytes: the slot of an operand that is updated in place is empty, and aligned to nothing.
+        let widen = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|&b| f16::from_ne_bytes(b).to_f32()).collect() };
+        let half = |spec: &Spec| spec.dtype == DType::F16;
+        let wide_ins: Vec<Option<Vec<f32>>> = specs.iter().zip(&ins).map(|(spec, bytes)| half(spec).then(|| widen(bytes))).collect();
+        let mut wide_outs: Vec<Option<Vec<f32>>> =
+            written.iter().zip(&outs).map(|(spec, bytes)| half(spec).then(|| widen(bytes))).collect();
+        let ins =
+            ins.into_iter().zip(&wide_ins).map(|(bytes, wide)| wide.as_ref().map_or(bytes, |wide| bytemuck::cast_slice(wide))).collect();
+        for spec in specs.iter_mut().chain(&mut out_specs).filter(|spec| half(spec)) {
+            spec.dtype = DType::F32;
+        }
+        let targets = outs.iter_mut().zip(&mut wide_outs);
+        let f32_outs = targets.map(|(bytes, wide)| wide.as_mut().map_or(&mut **bytes, |wide| bytemuck::cast_slice_mut(wide))).collect();
+        self.dispatch::<f32>(op, &mut Args { ins, outs: f32_outs, specs: &specs, out_specs: &out_specs })?;
+        for (bytes, wide) in outs.iter_mut().zip(wide_outs) {
+            if let Some(wide) = wide {
+                bytes.as_chunks_mut().0.iter_mut().zip(wide).for_each(|(to, v)| *to = f16::from_f32(v).to_ne_bytes());
+            }
+        }
+        Ok(())
     }
 
     fn dispatch<T: Real>(&self, op: &Op, args: &mut Args) -> Result<()> {
@@ -247,6 +287,9 @@ impl Backend for Cpu {
         }
         let specs: Vec<Spec> = inputs.iter().map(|o| o.spec).collect();
         let out_specs: Vec<Spec> = outputs.iter().map(|o| o.spec).collect();
+        if specs.iter().chain(&out_specs).any(|s| s.dtype == DType::F16) {
+            return self.widened(op, ins, outs, &written.iter().map(|o| o.spec).collect::<Vec<_>>(), specs, out_specs);
+        }
         let mut args = Args { ins, outs, specs: &specs, out_specs: &out_specs };
         let float = specs.iter().chain(&out_specs).map(|s| s.dtype).find(|d| d.is_float());
         let mut call = || match float {

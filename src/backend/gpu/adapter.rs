@@ -86,7 +86,10 @@ pub(super) async fn open(index: Option<usize>, default_limits: bool) -> Result<(
     let (limits, features) = if default_limits {
         (wgpu::Limits::default(), wgpu::Features::empty())
     } else {
-        let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS | wgpu::Features::SUBGROUP;
+        let wanted = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_F16;
         (adapter.limits(), adapter.features() & wanted)
     };
     let info = describe(chosen, &adapter);

@@ -108,6 +108,7 @@ impl Gpu {
             name: format!("{} ({}{})", info.name, info.api, if info.software { ", software" } else { "" }),
             driver: info.driver.clone(),
             f64: false,
+            f16: device.features().contains(wgpu::Features::SHADER_F16),
             alignment: limits.min_storage_buffer_offset_alignment.max(16) as usize,
             max_buffer_bytes: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size) as usize,
         };
@@ -149,6 +150,15 @@ impl Gpu {
     /// What the adapter says of itself.
     pub fn info(&self) -> &AdapterInfo {
         &self.info
+    }
+
+    /// Whether tensors can have this type here.
+    fn holds(&self, dtype: DType) -> bool {
+        match dtype {
+            DType::F64 => false,
+            DType::F16 => self.capabilities.f16,
+            DType::F32 | DType::U32 | DType::I32 => true,
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -267,7 +277,7 @@ impl Backend for Gpu {
     fn write(&self, buffer: &Buffer, offset: usize, bytes: &[u8]) -> Result<()> {
         self.check()?;
         let memory: &GpuMemory = buffer.memory("gpu")?;
-        if offset + bytes.len() > memory.class as usize || !offset.is_multiple_of(4) || !bytes.len().is_multiple_of(4) {
+        if offset + bytes.len() > memory.class as usize || !offset.is_multiple_of(4) {
             return Err(Error::Shape(format!(
                 "write of {} bytes at {offset} does not fit a buffer of {} bytes",
                 bytes.len(),
@@ -279,7 +289,14 @@ impl Backend for Gpu {
         if memory.buffer.last_use.load(Ordering::Relaxed) == stream.epoch {
             stream.flush();
         }
-        self.queue.write_buffer(&memory.buffer.raw, offset as u64, bytes);
+        // Queue writes are of whole words; a buffer's size is a multiple of them.
+        let (whole, rest) = bytes.split_at(bytes.len() & !3);
+        self.queue.write_buffer(&memory.buffer.raw, offset as u64, whole);
+        if !rest.is_empty() {
+            let mut word = [0; 4];
+            word[..rest.len()].copy_from_slice(rest);
+            self.queue.write_buffer(&memory.buffer.raw, (offset + whole.len()) as u64, &word);
+        }
         Ok(())
     }
 
@@ -291,16 +308,21 @@ impl Backend for Gpu {
             if range.is_empty() {
                 return Ok(Vec::new());
             }
-            if range.end > memory.class as usize || !range.start.is_multiple_of(4) || !range.len().is_multiple_of(4) {
+            if range.end > memory.class as usize {
                 return Err(Error::Shape(format!("read of bytes {range:?} does not fit a buffer of {} bytes", memory.class)));
             }
-            let staging = self.staging(range.len() as u64);
+            // Copies are of whole words.
+            let (start, end) = (range.start & !3, range.end.next_multiple_of(4));
+            let staging = self.staging((end - start) as u64);
             {
                 let mut stream = lock(&self.stream);
-                stream.encoder().copy_buffer_to_buffer(&memory.buffer.raw, range.start as u64, &staging, 0, range.len() as u64);
+                stream.encoder().copy_buffer_to_buffer(&memory.buffer.raw, start as u64, &staging, 0, (end - start) as u64);
                 stream.flush();
             }
-            self.fetch(staging).await
+            let mut bytes = self.fetch(staging).await?;
+            bytes.truncate(range.end - start);
+            bytes.drain(..range.start - start);
+            Ok(bytes)
         })
     }
 
@@ -309,8 +331,9 @@ impl Backend for Gpu {
         check_run(op, inputs, outputs)?;
         let specs = |operands: &[Operand]| operands.iter().map(|o| o.spec).collect::<Vec<Spec>>();
         let (in_specs, out_specs) = (specs(inputs), specs(outputs));
-        if !self.supports(op, &in_specs) || out_specs.iter().any(|s| s.dtype == DType::F64) {
-            return Err(Error::Unsupported { backend: format!("gpu ({})", self.info.name), op: format!("{op:?} on f64") });
+        if let Some(spec) = in_specs.iter().chain(&out_specs).find(|s| !self.holds(s.dtype)) {
+            let backend = format!("gpu ({})", self.info.name);
+            return Err(Error::Unsupported { backend, op: format!("{op:?} on {}", spec.dtype) });
         }
         let scratch = |len_bytes: usize| self.alloc(len_bytes);
         let plan = kernels::lower(op, inputs, outputs, &kernels::Limits::of(&self.device), &scratch)?;
@@ -330,7 +353,7 @@ impl Backend for Gpu {
     }
 
     fn supports(&self, _: &Op, inputs: &[Spec]) -> bool {
-        inputs.iter().all(|s| s.dtype != DType::F64)
+        inputs.iter().all(|s| self.holds(s.dtype))
     }
 
     fn flush(&self) -> Result<()> {
@@ -376,5 +399,10 @@ impl Backend for Gpu {
 fn bind(b: &kernels::Bound) -> Result<stream::Binding<'_>> {
     let memory: &GpuMemory = b.operand.buffer.memory("gpu")?;
     let range = b.operand.range();
-    Ok(stream::Binding { buffer: &memory.buffer, offset: range.start as u64, size: (range.len() as u64).max(4), write: b.write })
+    Ok(stream::Binding {
+        buffer: &memory.buffer,
+        offset: range.start as u64,
+        size: (range.len() as u64).next_multiple_of(4).max(4),
+        write: b.write,
+    })
 }

@@ -1,4 +1,5 @@
-//! Shader sources and their expansion: one level of `//#include`, and `//#spec` constants. Nothing else is substituted.
+//! Shader sources and their expansion: one level of `//#include`, `//#spec` constants, and the type that tensors are stored in, which is the choice
+//! between `shared/f32.wgsl` and `shared/f16.wgsl`. Nothing else is substituted.
 
 use crate::error::{Error, Result};
 use std::borrow::Cow;
@@ -18,11 +19,25 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("random", include_str!("../../../shaders/random.wgsl")),
     ("norm", include_str!("../../../shaders/norm.wgsl")),
     ("optimizer", include_str!("../../../shaders/optimizer.wgsl")),
+    ("shared/f32.wgsl", include_str!("../../../shaders/shared/f32.wgsl")),
+    ("shared/f16.wgsl", include_str!("../../../shaders/shared/f16.wgsl")),
     ("shared/index.wgsl", include_str!("../../../shaders/shared/index.wgsl")),
     ("shared/math.wgsl", include_str!("../../../shaders/shared/math.wgsl")),
     ("shared/philox.wgsl", include_str!("../../../shaders/shared/philox.wgsl")),
     ("shared/tile.wgsl", include_str!("../../../shaders/shared/tile.wgsl")),
 ];
+
+/// How a kernel's float operands are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Storage {
+    /// 32-bit.
+    #[default]
+    F32,
+    /// 16-bit: the variant for adapters that have it.
+    F16,
+    /// Operands 16-bit, the result (`R` in the sources) 32-bit: a partial sum.
+    F16ToF32,
+}
 
 /// The sources that a device compiles: those of [`SOURCES`], unless a test puts others in their place.
 #[derive(Debug, Clone)]
@@ -53,19 +68,30 @@ impl Sources {
         Ok(())
     }
 
+    /// An included file; the one that declares the storage type is `storage`'s.
+    fn included(&self, part: &str, storage: Storage) -> Result<Cow<'_, str>> {
+        Ok(match (part, storage) {
+            ("shared/f32.wgsl", Storage::F16) => self.get("shared/f16.wgsl")?.into(),
+            ("shared/f32.wgsl", Storage::F16ToF32) => {
+                self.get("shared/f16.wgsl")?.replace("alias R = f16; //#result", "alias R = f32; //#result").into()
+            }
+            _ => self.get(part)?.into(),
+        })
+    }
+
     /// A family's source with its includes in place and the given `//#spec` constants replaced.
     ///
     /// # Errors
     /// [`Error::Gpu`] for an unknown include, or a constant that the source does not mark with `//#spec`.
-    pub fn expand(&self, family: &str, specs: &[(&str, u32)]) -> Result<String> {
-        self.expand_text(family, self.get(family)?, specs)
+    pub fn expand(&self, family: &str, storage: Storage, specs: &[(&str, u32)]) -> Result<String> {
+        self.expand_text(family, self.get(family)?, storage, specs)
     }
 
-    pub(super) fn expand_text(&self, name: &str, text: &str, specs: &[(&str, u32)]) -> Result<String> {
+    pub(super) fn expand_text(&self, name: &str, text: &str, storage: Storage, specs: &[(&str, u32)]) -> Result<String> {
         let mut out = String::with_capacity(text.len() * 2);
         for line in text.lines() {
             match line.strip_prefix("//#include ") {
-                Some(part) => out.push_str(self.get(part.trim())?),
+                Some(part) => out.push_str(self.included(part.trim(), storage)?.as_ref()),
                 None => out.push_str(line),
             }
             out.push('\n');
@@ -92,7 +118,7 @@ pub fn write_expanded(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
     let mut written = Vec::new();
     for (name, _) in SOURCES.iter().filter(|(n, _)| !n.starts_with("shared/")) {
         let path = dir.join(format!("{name}.wgsl"));
-        std::fs::write(&path, sources.expand(name, &[])?).map_err(|e| Error::io(&path, e))?;
+        std::fs::write(&path, sources.expand(name, Storage::F32, &[])?).map_err(|e| Error::io(&path, e))?;
         written.push(path);
     }
     Ok(written)

@@ -70,6 +70,7 @@ impl Output {
     pub fn of(name: impl Into<String>, tensor: &Tensor) -> Outcome<Output> {
         let values = match tensor.dtype() {
             DType::F32 => Values::Floats(tensor.to_vec_blocking::<f32>()?.into_iter().map(f64::from).collect()),
+            DType::F16 => Values::Floats(tensor.to_vec_blocking::<half::f16>()?.into_iter().map(f64::from).collect()),
             DType::F64 => Values::Floats(tensor.to_vec_blocking::<f64>()?),
             DType::U32 => Values::Integers(tensor.to_vec_blocking::<u32>()?.into_iter().map(f64::from).collect()),
             DType::I32 => Values::Integers(tensor.to_vec_blocking::<i32>()?.into_iter().map(f64::from).collect()),

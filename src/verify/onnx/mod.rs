@@ -174,6 +174,7 @@ fn fetch(output: &Output) -> Outcome<(Vec<usize>, Vec<f64>)> {
         Output::Tensor(t) => {
             let values = match t.dtype() {
                 DType::F32 => t.to_vec_blocking::<f32>()?.into_iter().map(f64::from).collect(),
+                DType::F16 => t.to_vec_blocking::<half::f16>()?.into_iter().map(f64::from).collect(),
                 DType::F64 => t.to_vec_blocking::<f64>()?,
                 DType::U32 => t.to_vec_blocking::<u32>()?.into_iter().map(f64::from).collect(),
                 DType::I32 => t.to_vec_blocking::<i32>()?.into_iter().map(f64::from).collect(),

@@ -1,8 +1,9 @@
 //! Dispatches of convolution.
 
 use super::tile::Tile;
-use super::{Kernel, Plan, reduce, word};
+use super::{Kernel, Plan, Storage, elementwise, reduce, word};
 use crate::backend::Operand;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Conv, ReduceKind};
 use crate::shape::{Shape, Spec};
@@ -105,11 +106,34 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         .constant("B_ALONG_K", (pass == 2) as u32);
     let [gx, gy, _] = plan.fold(tiles, 1)?;
     let groups = [gx, gy, word(z)?];
+    let dw = &outputs[0];
+    if pass == 2 && dw.spec.dtype == DType::F16 {
+        // Sums of f16 products stay in f32 until the last one.
+        let sum = plan.scratch(Spec::new(dw.spec.shape, DType::F32))?;
+        let kernel = Kernel { storage: Storage::F16ToF32, ..kernel };
+        split_sum(kernel, splits, [first, second], &sum, &params, groups, plan)?;
+        return elementwise::cast(&sum, dw, plan);
+    }
     if splits == 1 {
         return plan.push(kernel, &[first, second, bias.unwrap_or(first)], &[&outputs[0]], &params, groups);
     }
-    let count = outputs[0].spec.shape.len();
-    let partial = plan.scratch(Spec::new(Shape::new(&[splits, count])?, outputs[0].spec.dtype))?;
-    plan.push(kernel, &[first, second, first], &[&partial], &params, groups)?;
-    reduce::over(ReduceKind::Sum, &partial, &[0], &outputs[0], plan)
+    split_sum(kernel, splits, [first, second], dw, &params, groups, plan)
+}
+
+/// A weight gradient (f32) whose terms are summed in `splits` parts.
+fn split_sum(
+    kernel: Kernel,
+    splits: usize,
+    [first, second]: [&Operand; 2],
+    dw: &Operand,
+    params: &Params,
+    groups: [u32; 3],
+    plan: &mut Plan,
+) -> Result<()> {
+    if splits == 1 {
+        return plan.push(kernel, &[first, second, first], &[dw], params, groups);
+    }
+    let partial = plan.scratch(Spec::new(Shape::new(&[splits, dw.spec.shape.len()])?, DType::F32))?;
+    plan.push(kernel, &[first, second, first], &[&partial], params, groups)?;
+    reduce::over(ReduceKind::Sum, &partial, &[0], dw, plan)
 }

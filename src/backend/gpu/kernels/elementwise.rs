@@ -124,12 +124,7 @@ pub(super) fn lower(op: &Elementwise, inputs: &[Operand], outputs: &[Operand], p
             broadcast(kernel, inputs, outputs, plan)
         }
         Elementwise::Where => broadcast(kernel("choose", 0), inputs, outputs, plan),
-        Elementwise::Cast { dtype } => {
-            let n = outputs[0].spec.shape.len();
-            let kernel = kernel("convert", 0).constant("FROM", type_number(inputs[0].spec.dtype)).constant("TO", type_number(dtype));
-            let params = Params { n: word(n)?, ..Default::default() };
-            plan.push(kernel, &[&inputs[0]], &[&outputs[0]], &params, plan.fold(n, WG)?)
-        }
+        Elementwise::Cast { .. } => cast(&inputs[0], &outputs[0], plan),
         Elementwise::Classify { nan, positive_infinity, negative_infinity } => {
             let n = outputs[0].spec.shape.len();
             let kinds = nan as u32 | (positive_infinity as u32) << 1 | (negative_infinity as u32) << 2;
@@ -145,10 +140,40 @@ pub(super) fn lower(op: &Elementwise, inputs: &[Operand], outputs: &[Operand], p
     }
 }
 
+/// The values of `from` as the type of `to`.
+pub(super) fn cast(from: &Operand, to: &Operand, plan: &mut Plan) -> Result<()> {
+    let n = to.spec.shape.len();
+    // One of the types may be f16, which an entry of its own reads or writes; from f16 to itself is a copy, as from f32 to itself.
+    let entry = match (from.spec.dtype, to.spec.dtype) {
+        (DType::F16, DType::F16) => {
+            return super::layout::lower(
+                &crate::op::Layout::Expand { shape: to.spec.shape },
+                std::slice::from_ref(from),
+                std::slice::from_ref(to),
+                plan,
+            );
+        }
+        (_, DType::F16) => "to_float",
+        (a, _) if a.is_float() => "from_float",
+        (_, b) if b.is_float() => "to_float",
+        _ => "convert",
+    };
+    let kernel = Kernel::new("elementwise", entry).constant("WG", WG);
+    let (source, target) = (type_number(from.spec.dtype), type_number(to.spec.dtype));
+    // Each entry has the constants of what can differ there.
+    let kernel = match entry {
+        "from_float" => kernel.constant("TO", target),
+        "to_float" => kernel.constant("FROM", source),
+        _ => kernel.constant("FROM", source).constant("TO", target),
+    };
+    let params = Params { n: word(n)?, ..Default::default() };
+    plan.push(kernel, &[from], &[to], &params, plan.fold(n, WG)?)
+}
+
 /// The type's number in the shader.
 fn type_number(dtype: DType) -> u32 {
     match dtype {
-        DType::F32 | DType::F64 => 0,
+        DType::F32 | DType::F64 | DType::F16 => 0,
         DType::I32 => 1,
         DType::U32 => 2,
     }
@@ -175,6 +200,7 @@ pub(super) fn fill(target: &Operand, value: f64, plan: &mut Plan) -> Result<()> 
     let n = target.spec.shape.len();
     let bits = match target.spec.dtype {
         DType::U32 | DType::I32 => value as i64 as u32,
+        DType::F16 => u32::from(half::f16::from_f64(value).to_bits()),
         DType::F32 | DType::F64 => (value as f32).to_bits(),
     };
     let params = Params { n: word(n)?, bits, ..Default::default() };

@@ -16,7 +16,9 @@ mod softmax;
 mod tile;
 
 use super::pipeline::Kernel;
+use super::shader::Storage;
 use crate::backend::{Buffer, Operand};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::shape::{MAX_RANK, Shape, Spec};
@@ -101,7 +103,7 @@ impl Plan<'_> {
         self.push_bound(kernel, read.chain(write).collect(), bytemuck::bytes_of(params).to_vec(), groups)
     }
 
-    fn push_bound(&mut self, kernel: Kernel, bindings: Vec<Bound>, params: Vec<u8>, groups: [u32; 3]) -> Result<()> {
+    fn push_bound(&mut self, mut kernel: Kernel, bindings: Vec<Bound>, params: Vec<u8>, groups: [u32; 3]) -> Result<()> {
         for b in &bindings {
             if b.operand.spec.len_bytes() as u64 > self.limits.binding_bytes {
                 return Err(Error::Shape(format!(
@@ -111,6 +113,9 @@ impl Plan<'_> {
                     self.limits.binding_bytes
                 )));
             }
+        }
+        if kernel.storage == Storage::F32 && bindings.iter().any(|b| b.operand.spec.dtype == DType::F16) {
+            kernel.storage = Storage::F16;
         }
         self.dispatches.push(Dispatch { kernel, bindings, params, groups });
         Ok(())
@@ -169,20 +174,52 @@ pub fn lower(
         word(operand.spec.shape.len())?;
     }
     let mut plan = Plan { dispatches: Vec::new(), limits, alloc };
-    match op {
-        Op::Elementwise(op) => elementwise::lower(op, inputs, outputs, &mut plan)?,
-        Op::Matmul(op) => matmul::lower(op, inputs, outputs, &mut plan)?,
-        Op::Conv(op) => conv::lower(op, inputs, outputs, &mut plan)?,
-        Op::Pool(op) => pool::lower(op, inputs, outputs, &mut plan)?,
-        Op::Recurrent(op) => recurrent::lower(op, inputs, outputs, &mut plan)?,
-        Op::Reduce(op) => reduce::lower(op, inputs, outputs, &mut plan)?,
-        Op::Scan(op) => scan::lower(op, inputs, outputs, &mut plan)?,
-        Op::Softmax(op) => softmax::lower(op, inputs, outputs, &mut plan)?,
-        Op::Layout(op) => layout::lower(op, inputs, outputs, &mut plan)?,
-        Op::Random(op) => random::lower(op, inputs, outputs, &mut plan)?,
-        Op::Norm(op) => norm::lower(op, inputs, outputs, &mut plan)?,
-        Op::Optimizer(op) => optimizer::lower(op, inputs, outputs, &mut plan)?,
-        Op::Custom(op) => custom::lower(op, inputs, outputs, &mut plan)?,
+    if inputs.iter().chain(outputs).any(|o| o.spec.dtype == DType::F16) && !has_f16_kernels(op) {
+        widen(op, inputs, outputs, &mut plan)?;
+    } else {
+        plan_op(op, inputs, outputs, &mut plan)?;
     }
     Ok(plan.dispatches)
+}
+
+/// Whether the family's kernels read and write f16 themselves: those that the activations of a CNN pass through.
+fn has_f16_kernels(op: &Op) -> bool {
+    matches!(op, Op::Elementwise(_) | Op::Matmul(_) | Op::Conv(_) | Op::Pool(_) | Op::Layout(_) | Op::Random(_) | Op::Norm(_))
+}
+
+/// An operation on f16 operands by its f32 kernels, on widened copies.
+fn widen(op: &Op, inputs: &[Operand], outputs: &[Operand], plan: &mut Plan) -> Result<()> {
+    let wide = |o: &Operand, plan: &Plan| match o.spec.dtype {
+        DType::F16 => plan.scratch(Spec::new(o.spec.shape, DType::F32)),
+        _ => Ok(o.clone()),
+    };
+    let wide_inputs = inputs.iter().map(|o| wide(o, plan)).collect::<Result<Vec<_>>>()?;
+    let wide_outputs = outputs.iter().map(|o| wide(o, plan)).collect::<Result<Vec<_>>>()?;
+    for (from, to) in inputs.iter().zip(&wide_inputs).filter(|(from, _)| from.spec.dtype == DType::F16) {
+        elementwise::cast(from, to, plan)?;
+    }
+    plan_op(op, &wide_inputs, &wide_outputs, plan)?;
+    let updated = op.in_place().iter().map(|&i| (&wide_inputs[i], &inputs[i]));
+    for (from, to) in wide_outputs.iter().zip(outputs).chain(updated).filter(|(_, to)| to.spec.dtype == DType::F16) {
+        elementwise::cast(from, to, plan)?;
+    }
+    Ok(())
+}
+
+fn plan_op(op: &Op, inputs: &[Operand], outputs: &[Operand], plan: &mut Plan) -> Result<()> {
+    match op {
+        Op::Elementwise(op) => elementwise::lower(op, inputs, outputs, plan),
+        Op::Matmul(op) => matmul::lower(op, inputs, outputs, plan),
+        Op::Conv(op) => conv::lower(op, inputs, outputs, plan),
+        Op::Pool(op) => pool::lower(op, inputs, outputs, plan),
+        Op::Recurrent(op) => recurrent::lower(op, inputs, outputs, plan),
+        Op::Reduce(op) => reduce::lower(op, inputs, outputs, plan),
+        Op::Scan(op) => scan::lower(op, inputs, outputs, plan),
+        Op::Softmax(op) => softmax::lower(op, inputs, outputs, plan),
+        Op::Layout(op) => layout::lower(op, inputs, outputs, plan),
+        Op::Random(op) => random::lower(op, inputs, outputs, plan),
+        Op::Norm(op) => norm::lower(op, inputs, outputs, plan),
+        Op::Optimizer(op) => optimizer::lower(op, inputs, outputs, plan),
+        Op::Custom(op) => custom::lower(op, inputs, outputs, plan),
+    }
 }
