@@ -54,6 +54,8 @@ fn wrong_input_is_named_and_nothing_is_written() {
         (vec!["--device", "tpu"], vec!["tpu"]),
         (vec!["--device", "gpu:99"], vec!["gpu:99"]),
         (vec!["--set", "speed=3"], vec!["speed"]),
+        (vec!["--precision", "f8"], vec!["--precision f8", "f32, f16"]),
+        (vec!["--precision", "f16", "--optimizer", "rmsprop"], vec!["--precision f16", "rmsprop"]),
         (vec!["--config", "/nonexistent.toml"], vec!["/nonexistent.toml"]),
     ] {
         let mut args = vec!["train", "--out", &out];
@@ -195,8 +197,18 @@ fn two_runs_of_one_seed_agree_bit_for_bit_whatever_the_threads() {
 
 #[test]
 fn a_killed_run_resumes_to_the_same_weights() {
+    killed_and_resumed(&["--model", "resnet8", "--batch-size", "64"], &[3, 6, 9, 12, 15, 18, 21, 24, 27, 30]);
+}
+
+/// The loss scale, and the steps that it skipped, are part of what is resumed.
+#[test]
+fn a_killed_run_of_mixed_precision_resumes_to_the_same_weights() {
+    killed_and_resumed(&["--model", "lenet5", "--precision", "f16"], &[6, 18]);
+}
+
+fn killed_and_resumed(model: &[&str], kills: &[u64]) {
     let folder = tempfile::tempdir().unwrap();
-    let flags = ["--model", "resnet8", "--batch-size", "64", "--checkpoint-every", "3", "--max-steps", "40", "--seed", "5"];
+    let flags = [model, &["--checkpoint-every", "3", "--max-steps", "40", "--seed", "5"]].concat();
     let args = |out: &Path| {
         let mut args: Vec<String> = ["train", "--device", "cpu", "--json", "--out"].iter().map(|s| s.to_string()).collect();
         args.push(out.display().to_string());
@@ -219,7 +231,7 @@ fn a_killed_run_resumes_to_the_same_weights() {
         panic!("no checkpoint at step {step}");
     };
     let mut child = std::process::Command::new(&binary).args(args(&killed)).stdout(std::process::Stdio::null()).spawn().unwrap();
-    for step in [3, 6, 9, 12, 15, 18, 21, 24, 27, 30] {
+    for &step in kills {
         wait_for(&mut child, step);
         child.kill().unwrap();
         child.wait().unwrap();

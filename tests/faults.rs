@@ -7,15 +7,19 @@
 mod common;
 
 use mappa::Device;
+use mappa::backend::Backend;
 use mappa::backend::cpu::Cpu;
 use mappa::backend::gpu::GpuOptions;
 use mappa::backend::gpu::shader::{SOURCES, Sources};
-use mappa::cases::{Case, all, run_case};
+use mappa::cases::{Case, all, half, run_case};
 use mappa::verify::{Step, diff};
 use std::collections::BTreeSet;
 
 /// Larger cases only repeat what smaller ones find, slowly.
 const MAX_ELEMENTS: usize = 4 << 20;
+
+/// How f16 is stored: compiled for cases of f16 only.
+const F16: &str = "shared/f16.wgsl";
 
 /// One edit: in `file`, the one place that reads `from` becomes `to`.
 struct Fault {
@@ -33,14 +37,14 @@ const fn fault(file: &'static str, from: &'static str, to: &'static str, what: &
 #[rustfmt::skip]
 const FAULTS: &[Fault] = &[
     fault("elementwise", "select(0.0, dy, s > 0.0)", "select(0.0, dy, s >= 0.0)", "relu's gradient passes at 0"),
-    fault("elementwise", ", b[offset8(i, params3.sizes, params3.stride_b)]", ", b[offset8(i, params3.sizes, params3.stride_a)]", "second operand read with the first one's strides"),
-    fault("elementwise", "if i < params.n { y[i] = unary_of", "if i + 1u < params.n { y[i] = unary_of", "last element left out"),
-    fault("elementwise", "y[i] += x[i]", "y[i] = x[i]", "gradients overwritten instead of accumulated"),
+    fault("elementwise", "f32(b[offset8(i, params3.sizes, params3.stride_b)])", "f32(b[offset8(i, params3.sizes, params3.stride_a)])", "second operand read with the first one's strides"),
+    fault("elementwise", "if i < params.n { y[i] = T(unary_of", "if i + 1u < params.n { y[i] = T(unary_of", "last element left out"),
+    fault("elementwise", "T(f32(y[i]) + f32(x[i]))", "x[i]", "gradients overwritten instead of accumulated"),
     fault("elementwise", "derivative_of(s.w, d.w, p, q)", "derivative_of(s.w, d.z, p, q)", "two components of a vector swapped"),
     fault("elementwise", "binary_of(p.w, q.w)", "binary_of(q.w, p.w)", "operands of a difference swapped in one component"),
     fault("elementwise", "select(low, q, low > q)", "low", "upper bound of clamp left out"),
     fault("elementwise", "params4.stride_c)];", "params4.stride_b)];", "third operand read with the second one's strides"),
-    fault("elementwise", "return bitcast<i32>(a) < bitcast<i32>(b);", "return a < b;", "signed integers compared as unsigned"),
+    fault("elementwise", "return int_of(a) < int_of(b);", "return uint_of(a) < uint_of(b);", "signed integers compared as unsigned"),
     fault("elementwise", "if f >= 2147483648.0 { out = 0x7fffffffu; }", "", "a cast past the largest integer"),
     fault("elementwise", "v == 0xff800000u", "v == 0x7f800000u", "the sign of infinity ignored"),
     fault("elementwise", "select(SELU_ALPHA * accurate_exp(s), 1.0, s > 0.0)", "select(accurate_exp(s), 1.0, s > 0.0)", "a constant left out of a gradient"),
@@ -53,11 +57,11 @@ const FAULTS: &[Fault] = &[
     fault("scan", "params2.len - 1u - step, FLAG", "params2.len - step, FLAG", "reverse order off by one"),
     fault("scan", "if a == b { return i < j; }", "if a == b { return i > j; }", "equal elements in reverse order"),
     fault("scan", "if place < params3.k", "if place + 1u < params3.k", "the last of the k left out"),
-    fault("matmul", "v += bias[col]", "v += bias[row]", "bias added by row"),
+    fault("matmul", "v += f32(bias[col])", "v += f32(bias[row])", "bias added by row"),
     fault("matmul", "base_b = offset8(batch, params.sizes, params.stride_b)", "base_b = offset8(batch, params.sizes, params.stride_a)", "broadcast batch of b read with the strides of a"),
     fault("matmul", "row * params.a_row + k * params.a_col", "row * params.a_col + k * params.a_row", "transposition flag inverted"),
     fault("conv", "oh * params.stride_h + i * params.dil_h", "oh * params.stride_h + i", "dilation ignored in one axis"),
-    fault("conv", "v += bias[k]", "v += bias[row]", "bias counted within the group"),
+    fault("conv", "v += f32(bias[k])", "v += f32(bias[row])", "bias counted within the group"),
     fault("conv", "u32(w) % params.stride_w != 0u", "u32(w) % params.stride_h != 0u", "strides of the two axes mixed up in the input gradient"),
     fault("conv", "(split * params.k + channel_group", "(channel_group", "partial sums of the weight gradient overwrite each other"),
     fault("conv", "h >= i32(params.h)", "h > i32(params.h)", "one row of padding read as data"),
@@ -90,11 +94,20 @@ const FAULTS: &[Fault] = &[
     fault("norm", " - xhat * (sum_dy_xhat[c] / n)", "", "the variance's part of the gradient left out"),
     fault("norm", "variance[c] + params2.eps", "variance[c]", "eps left out in evaluation"),
     fault("norm", "(e / p.inner * p.channels + c)", "(e / p.inner * p.channels)", "statistics of channel 0 for all"),
-    fault("optimizer", "(sqrt(v) * params5.root + params5.eps)", "(sqrt(v) + params5.eps)", "Adam's second bias correction left out"),
+    fault("optimizer", "(sqrt(v) * root + params5.eps)", "(sqrt(v) + params5.eps)", "Adam's second bias correction left out"),
     fault("optimizer", "params5.direction * (gradient", "(gradient", "maximize ignored"),
     fault("optimizer", "v = g + params4.a * v;", "v = params4.a * v;", "Nesterov's look-ahead without the gradient"),
-    fault("optimizer", "if !FIRST { v =", "{ v =", "momentum's first step uses an empty buffer"),
+    fault("optimizer", "if steps(params4.number) != 1.0 { v =", "{ v =", "momentum's first step uses an empty buffer"),
+    fault("optimizer", "f32(number) - scale[3]", "f32(number)", "skipped steps counted in the bias corrections"),
+    fault("optimizer", "return scale[2] != 0.0;", "return false;", "a step taken in spite of overflow"),
+    fault("optimizer", "(bitcast<u32>(lanes[0]) & 0x7f800000u) == 0x7f800000u", "lanes[0] < 0.0", "overflow not seen"),
+    fault("optimizer", "sqrt(lanes[0]) / s", "sqrt(lanes[0])", "the norm of scaled gradients clipped"),
+    fault("optimizer", "select(streak, 0.0, grows)", "streak", "the loss scale grows in every step"),
     fault("optimizer", "min(1.0, params2.step_size / (norm + 1e-6))", "params2.step_size / (norm + 1e-6)", "small gradients scaled up"),
+    fault("shared/f32.wgsl", "return bitcast<f32>(word);", "return f32(word);", "the bits of a number taken for an integer"),
+    fault("shared/f32.wgsl", "{ return bits; }", "{ return bits & 0xffff0000u; }", "half of the bits of a constant lost"),
+    fault("shared/f16.wgsl", "unpack2x16float(bits).x", "unpack2x16float(bits).y", "a constant read from the wrong half of a word"),
+    fault("shared/f16.wgsl", "return f32(word);", "return abs(f32(word));", "the sign of an f16 lost"),
     fault("shared/index.wgsl", "for (var d = 8u; d > 0u; d--)", "for (var d = 8u; d > 1u; d--)", "outermost of eight dimensions ignored"),
     fault("shared/index.wgsl", "let size = sizes[d - 1u];", "let size = sizes[4u - d];", "sizes read from the wrong end"),
     fault("shared/index.wgsl", "return group.y * groups.x + group.x;", "return group.x;", "second dimension of the dispatch ignored"),
@@ -117,7 +130,8 @@ const FAULTS: &[Fault] = &[
 
 /// The families whose source is, or includes, `file`.
 fn families(file: &str) -> BTreeSet<&'static str> {
-    let include = format!("//#include {file}");
+    // Where an operand is f16, f16.wgsl takes the place of f32.wgsl.
+    let include = format!("//#include {}", if file == F16 { "shared/f32.wgsl" } else { file });
     let uses = |name: &str, text: &str| name == file || text.lines().any(|line| line == include);
     SOURCES.iter().filter(|(name, text)| uses(name, text)).map(|(name, _)| *name).collect()
 }
@@ -129,21 +143,30 @@ fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
         return;
     }
     let reference = Cpu::reference().unwrap();
-    let mut cases: Vec<Case> = all().into_iter().filter(|case| common::elements(case) <= MAX_ELEMENTS).collect();
     // Small ones first: most faults show there.
-    cases.sort_by_key(common::elements);
+    let sorted = |mut cases: Vec<Case>| {
+        cases.retain(|case| common::elements(case) <= MAX_ELEMENTS);
+        cases.sort_by_key(common::elements);
+        cases
+    };
+    let (single, half) = (sorted(all()), sorted(half()));
     let (mut tried, mut missed) = (Vec::new(), Vec::new());
     for Fault { file, from, to, what } in FAULTS {
         if !common::full() && tried.iter().filter(|f| *f == file).count() == 2 {
             continue;
         }
-        tried.push(*file);
         let started = std::time::Instant::now();
         let mut sources = Sources::default();
         let text = sources.get(file).unwrap().replacen(from, to, 1);
         sources.replace(file, text).unwrap();
         let gpu = common::gpu(GpuOptions { sources, ..Default::default() }).unwrap();
+        if *file == F16 && !gpu.capabilities().f16 {
+            println!("{file}: {what}: not tried, the adapter has no f16");
+            continue;
+        }
+        tried.push(*file);
         let families = families(file);
+        let cases = if *file == F16 { &half } else { &single };
         let caught = cases.iter().filter(|case| families.contains(case.op.family())).find_map(|case| {
             let outcome = run_case(case, &reference, &gpu)
                 .unwrap_or_else(|e| panic!("{what}: the fault breaks {file} instead of its numbers: {case}: {e}"));
@@ -161,7 +184,7 @@ fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
 #[test]
 fn diff_names_layer_and_operation_of_a_fault() {
     let mut sources = Sources::default();
-    let text = sources.get("conv").unwrap().replacen("v += bias[k]", "v -= bias[k]", 1);
+    let text = sources.get("conv").unwrap().replacen("v += f32(bias[k])", "v -= f32(bias[k])", 1);
     sources.replace("conv", text).unwrap();
     let Some(gpu) = common::gpu(GpuOptions { sources, ..Default::default() }) else { return };
     let step = Step { model: "lenet5", input: [1, 28, 28], batch_size: 2, classes: 10, seed: 1 };

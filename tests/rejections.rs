@@ -223,7 +223,7 @@ fn elementwise_random_recurrent_and_optimizers() {
     }
     refuses(Recurrent::Lstm, &[f32s(&[2, 12]), f32s(&[2, 12]), f32s(&[2, 3])], &["lstm", "[2, n, h]", "[2, 3]"]);
     refuses(Recurrent::Gru, &[f32s(&[2, 9]), f32s(&[2, 8]), f32s(&[2, 3])], &["gru", "[2, 9]", "[2, 8]"]);
-    let sgd = SgdStep { lr: 0.1, momentum: 0.9, dampening: 0.0, weight_decay: 0.0, nesterov: false, maximize: false, first: false };
+    let sgd = SgdStep { lr: 0.1, momentum: 0.9, dampening: 0.0, weight_decay: 0.0, nesterov: false, maximize: false, step: 2 };
     refuses(Optimizer::Sgd(sgd), &[x, x, f32s(&[1])], &["sgd", "3 operands", "expected 4"]);
     refuses(Optimizer::Sgd(sgd), &[x, f32s(&[3]), f32s(&[1]), x], &["sgd", "[3, 4]", "[3]"]);
 }

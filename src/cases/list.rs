@@ -215,6 +215,13 @@ pub fn half() -> Vec<Case> {
         cases.push(Case { op: half_cast(), inputs: vec![between(&shape, low, high)], differentiable: false });
     }
     cases.push(Case { op: half_cast(), inputs: vec![Data::Special(vec![301])], differentiable: false });
+    // Sums that f32 holds and f16 does not: infinite when they are stored.
+    let large = |shape: &[usize]| rounded(between(shape, 100.0, 300.0));
+    cases.push(Case {
+        op: Matmul { transpose_a: false, transpose_b: false, bias: false }.into(),
+        inputs: vec![large(&[7, 9]), large(&[9, 5])],
+        differentiable: false,
+    });
     cases.push(Case { op: half_cast(), inputs: vec![Data::Below(vec![301], 3000)], differentiable: false });
     cases.push(Case { op: half_cast(), inputs: vec![Data::Flags(vec![301])], differentiable: false });
     cases
@@ -582,6 +589,13 @@ fn softmax(c: &mut Cases) {
         c.add(Softmax::LogSoftmaxBackward { dim }, vec![y, uniform(shape)]);
     }
     let plain = CrossEntropyOptions::default();
+    // Logits whose exponentials leave the range of f32 in both directions, also next to each other.
+    for size in [300.0, 3e4] {
+        let logits = || between(&[9, 33], -size, size);
+        c.add(Softmax::LogSoftmax { dim: 1 }, vec![logits()]);
+        c.add(Softmax::CrossEntropy(plain), vec![logits(), Data::Below(vec![9], 33)]);
+        c.add(Softmax::CrossEntropyBackward(plain), vec![logits(), Data::Below(vec![9], 33), uniform(&[9])]);
+    }
     for options in [
         plain,
         CrossEntropyOptions { label_smoothing: 0.1, ..plain },
@@ -727,7 +741,7 @@ fn norm(c: &mut Cases) {
 }
 
 fn optimizer(c: &mut Cases) {
-    let sgd = SgdStep { lr: 0.1, momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false, maximize: false, first: false };
+    let sgd = SgdStep { lr: 0.1, momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false, maximize: false, step: 2 };
     let adam = AdamStep { lr: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, decoupled: false, maximize: false, step: 3 };
     for n in [1, 6, 1027] {
         let x = || uniform(&[n]);
@@ -736,9 +750,12 @@ fn optimizer(c: &mut Cases) {
             c.add(Optimizer::Sgd(step), vec![x(), x(), scale()]);
         }
         let momentum = SgdStep { momentum: 0.9, weight_decay: 0.05, ..sgd };
-        for step in
-            [momentum, SgdStep { dampening: 0.3, ..momentum }, SgdStep { nesterov: true, ..momentum }, SgdStep { first: true, ..momentum }]
-        {
+        for step in [
+            momentum,
+            SgdStep { dampening: 0.3, ..momentum },
+            SgdStep { nesterov: true, ..momentum },
+            SgdStep { step: 1, dampening: 0.3, ..momentum },
+        ] {
             c.add(Optimizer::Sgd(step), vec![x(), x(), scale(), x()]);
         }
         for step in [
@@ -748,6 +765,26 @@ fn optimizer(c: &mut Cases) {
             AdamStep { maximize: true, ..adam },
         ] {
             c.add(Optimizer::Adam(step), vec![x(), x(), scale(), x(), between(&[n], 0.01, 1.0)]);
+        }
+    }
+    // A step under a loss scale: taken, as the first that counts after skipped ones, and skipped.
+    let scaled = LossScaleStep { max_norm: 0.7, growth_factor: 2.0, backoff_factor: 0.5, growth_interval: 3 };
+    for (sums, skipped, step) in [(between(&[2], 0.0, 2.0), 0.0, 7), (between(&[1], 0.0, 2.0), 4.0, 5), (Data::Special(vec![30]), 1.0, 9)] {
+        let x = || uniform(&[5]);
+        let state = Data::Uniform(vec![3], skipped, skipped);
+        let scale = || Data::Output(Optimizer::LossScale(scaled).into(), vec![sums.clone(), state.clone()], 0);
+        c.add(Optimizer::Sgd(SgdStep { step, ..sgd }), vec![x(), x(), scale()]);
+        c.add(Optimizer::Sgd(SgdStep { step, momentum: 0.9, dampening: 0.3, ..sgd }), vec![x(), x(), scale(), x()]);
+        c.add(Optimizer::Adam(AdamStep { step, ..adam }), vec![x(), x(), scale(), x(), between(&[5], 0.01, 1.0)]);
+    }
+    for (sums, state) in [
+        (between(&[1], 0.0, 9.0), between(&[3], 1.0, 2.0)),
+        // The row of good steps is long enough: the scale grows.
+        (between(&[300], 0.0, 9.0), between(&[3], 2.0, 2.0)),
+        (Data::Special(vec![300]), between(&[3], 2.0, 9.0)),
+    ] {
+        for max_norm in [0.5, f64::INFINITY] {
+            c.add(Optimizer::LossScale(LossScaleStep { max_norm, ..scaled }), vec![sums.clone(), state.clone()]);
         }
     }
     for (n, max_norm) in [(1, 1.0), (5, 0.5), (5, 100.0)] {

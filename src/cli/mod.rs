@@ -86,6 +86,9 @@ struct TrainArgs {
     /// none or light (a random shift of up to one pixel) [default: light]
     #[arg(long, value_name = "NAME")]
     augment: Option<String>,
+    /// f32, or f16: activations in 16 bits, weights and sums in 32, with dynamic loss scaling [default: f32]
+    #[arg(long, value_name = "f32|f16")]
+    precision: Option<String>,
     /// Seed of all random decisions [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
@@ -102,7 +105,7 @@ struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with an interrupted run, with its own settings
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "model", "batch_size", "lr", "optimizer", "schedule", "val_fraction", "augment", "seed", "checkpoint_every", "config", "set", "out"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "model", "batch_size", "lr", "optimizer", "schedule", "val_fraction", "augment", "precision", "seed", "checkpoint_every", "config", "set", "out"])]
     resume: Option<PathBuf>,
     /// Threads that prepare batches
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
@@ -139,6 +142,7 @@ impl TrainArgs {
             label_smoothing: None,
             val_fraction: self.val_fraction,
             augment: self.augment.clone(),
+            precision: self.precision.clone(),
             seed: self.seed,
             checkpoint_every: self.checkpoint_every,
         });

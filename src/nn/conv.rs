@@ -58,8 +58,8 @@ impl Conv2d {
 
 impl Module for Conv2d {
     fn forward(&self, _: &mut Context, x: &Tensor) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(Parameter::tensor);
-        x.conv2d(&self.weight.tensor(), bias.as_ref(), self.options)
+        let bias = self.bias.as_ref().map(|bias| bias.tensor_for(x)).transpose()?;
+        x.conv2d(&self.weight.tensor_for(x)?, bias.as_ref(), self.options)
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

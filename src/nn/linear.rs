@@ -37,8 +37,8 @@ impl Linear {
 
 impl Module for Linear {
     fn forward(&self, _: &mut Context, x: &Tensor) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(Parameter::tensor);
-        x.linear(&self.weight.tensor(), bias.as_ref())
+        let bias = self.bias.as_ref().map(|bias| bias.tensor_for(x)).transpose()?;
+        x.linear(&self.weight.tensor_for(x)?, bias.as_ref())
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

@@ -55,6 +55,14 @@ impl Parameter {
         if self.is_trainable() { data.leaf(Arc::clone(&self.0.slot)) } else { data }
     }
 
+    /// As [`Parameter::tensor`], rounded to f16 where the activations `x` are f16: the parameter itself and its gradient stay f32.
+    ///
+    /// # Errors
+    /// Errors of the device.
+    pub fn tensor_for(&self, x: &Tensor) -> Result<Tensor> {
+        if x.dtype() == DType::F16 { self.tensor().cast(DType::F16) } else { Ok(self.tensor()) }
+    }
+
     /// The tensor off the tape. Later steps change its values.
     pub fn data(&self) -> Tensor {
         self.0.tensor.read().unwrap_or_else(PoisonError::into_inner).clone()

@@ -233,13 +233,15 @@ impl RecurrentNet {
             let order = if self.options.batch_first { "[N, T, " } else { "[T, N, " };
             return Err(Error::Shape(format!("{:?} expects {order}{}], got {}", self.cell, self.options.input_size, x.shape())));
         }
-        let weights = |p: &Vec<Parameter>| Weights {
-            input: p[0].tensor(),
-            hidden: p[1].tensor(),
-            input_bias: p.get(2).map(Parameter::tensor),
-            hidden_bias: p.get(3).map(Parameter::tensor),
+        let weights = |p: &Vec<Parameter>| -> Result<Weights> {
+            Ok(Weights {
+                input: p[0].tensor_for(x)?,
+                hidden: p[1].tensor_for(x)?,
+                input_bias: p.get(2).map(|bias| bias.tensor_for(x)).transpose()?,
+                hidden_bias: p.get(3).map(|bias| bias.tensor_for(x)).transpose()?,
+            })
         };
-        let weights: Vec<Weights> = self.parameters.iter().map(weights).collect();
+        let weights = self.parameters.iter().map(weights).collect::<Result<Vec<_>>>()?;
         let result = sequence(self.cell, &swap(x)?, &weights, self.options.bidirectional, h0, c0)?;
         Ok(Sequences { output: swap(&result.output)?, ..result })
     }

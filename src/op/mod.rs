@@ -25,7 +25,7 @@ pub use elementwise::{Binary, Comparison, Elementwise, Unary};
 pub use layout::Layout;
 pub use matmul::Matmul;
 pub use norm::Norm;
-pub use optimizer::{AdamStep, Optimizer, SgdStep};
+pub use optimizer::{AdamStep, LossScaleStep, Optimizer, SgdStep};
 pub use pool::{AvgPool2dOptions, Pool, Pool1dOptions, Pool2dOptions};
 pub use random::Random;
 pub use recurrent::Recurrent;
@@ -96,6 +96,7 @@ impl Op {
             Op::Optimizer(Optimizer::Sgd(s)) if s.momentum != 0.0 => &[0, 3],
             Op::Optimizer(Optimizer::Sgd(_)) => &[0],
             Op::Optimizer(Optimizer::Adam(_)) => &[0, 3, 4],
+            Op::Optimizer(Optimizer::LossScale(_)) => &[1],
             _ => &[],
         }
     }

@@ -178,7 +178,8 @@ impl Op {
                     Norm::BatchNormBackward { .. } => summed(n, 6.0 * input(1)) + rounded(16.0),
                 }
             }
-            Op::Optimizer(Optimizer::ClipFactor { .. }) => summed(inputs[0].shape.len(), 0.0) + rounded(8.0),
+            // With a relative error e of the sum: e / 2 of norm and factor. Counts and powers of two are exact.
+            Op::Optimizer(Optimizer::ClipFactor { .. } | Optimizer::LossScale(_)) => summed(inputs[0].shape.len(), 0.0) + rounded(8.0),
             Op::Custom(op) => op.tolerance(inputs, output, size),
             // Updated operands: a few roundings of the operand and of one update.
             Op::Optimizer(_) => rounded(8.0) + 16.0 * U * (input(0) + input(1)),

@@ -4,9 +4,11 @@
 
 mod arena;
 mod composed;
+mod scaler;
 mod schedule;
 
 pub use composed::{Ema, Rule};
+pub use scaler::LossScaling;
 pub use schedule::{Cycle, Decay, Plateau, Schedule};
 
 use crate::autodiff::no_grad;
@@ -15,6 +17,7 @@ use crate::nn::{NamedArray, Parameter, misfits, write_arrays};
 use crate::op::{AdamStep, Layout, Op, Optimizer as Update, Reduce, ReduceKind, SgdStep, Unary};
 use crate::tensor::Tensor;
 use arena::Chunk;
+use scaler::Scaler;
 
 /// Which optimiser, with its settings and PyTorch's meaning of each. `lr` is the base learning rate of a [`Schedule`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -183,15 +186,15 @@ impl OptimizerConfig {
 
     /// The operation of step number `step`, from 1; `None` for a composed rule.
     fn update(&self, lr: f64, weight_decay: f64, step: u64) -> Option<Update> {
+        // The bias corrections are 1 long before the largest i32.
+        let step = step.min(i32::MAX as u64) as u32;
         Some(match *self {
             OptimizerConfig::Composed { .. } => return None,
             OptimizerConfig::Sgd { momentum, dampening, nesterov, maximize, .. } => {
-                Update::Sgd(SgdStep { lr, momentum, dampening, weight_decay, nesterov, maximize, first: step == 1 })
+                Update::Sgd(SgdStep { lr, momentum, dampening, weight_decay, nesterov, maximize, step })
             }
             OptimizerConfig::Adam { betas, eps, maximize, .. } | OptimizerConfig::AdamW { betas, eps, maximize, .. } => {
                 let decoupled = matches!(self, OptimizerConfig::AdamW { .. });
-                // The bias corrections are 1 long before the largest i32.
-                let step = step.min(i32::MAX as u64) as u32;
                 Update::Adam(AdamStep { lr, beta1: betas[0], beta2: betas[1], eps, weight_decay, decoupled, maximize, step })
             }
         })
@@ -240,6 +243,8 @@ pub struct Optimizer {
     ones: Tensor,
     /// Factor of the gradients in the next step, left by [`Optimizer::clip_grad_norm`].
     clip: Option<Tensor>,
+    /// With loss scaling, which the gradients then carry.
+    scaler: Option<Scaler>,
 }
 
 impl std::fmt::Debug for Optimizer {
@@ -288,7 +293,35 @@ impl Optimizer {
             Ok(Group { lr_factor: group.lr_factor, weight_decay, chunks: arena::gather(group.parameters, state_count)? })
         };
         let groups = groups.into_iter().map(gather).collect::<Result<_>>()?;
-        Ok(Optimizer { config, groups, steps: 0, ones, clip: None })
+        Ok(Optimizer { config, groups, steps: 0, ones, clip: None, scaler: None })
+    }
+
+    /// Scales losses ([`Optimizer::scale_loss`]) so that gradients in f16 neither vanish nor overflow; a step whose gradients overflow is skipped.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings out of range, or a rule that is composed of tensor operations: those cannot skip a step.
+    pub fn with_loss_scaling(mut self, settings: LossScaling) -> Result<Self> {
+        if let OptimizerConfig::Composed { rule, .. } = self.config {
+            return Err(Error::Config(format!("loss scaling (precision f16) works with sgd, adam and adamw, not with {rule:?}")));
+        }
+        self.scaler = Some(Scaler::new(self.ones.device(), settings)?);
+        Ok(self)
+    }
+
+    /// The loss to call [`Tensor::backward`] on: with loss scaling the scaled one, else the loss itself.
+    ///
+    /// # Errors
+    /// Errors of the device.
+    pub fn scale_loss(&self, loss: &Tensor) -> Result<Tensor> {
+        match &self.scaler {
+            Some(scaler) => loss.mul(&scaler.scale()?.reshape(&[])?),
+            None => Ok(loss.clone()),
+        }
+    }
+
+    /// With loss scaling: the scale, the steps in a row without overflow, and the steps skipped so far, `[3]`.
+    pub fn loss_scale(&self) -> Option<&Tensor> {
+        self.scaler.as_ref().map(|scaler| &scaler.state)
     }
 
     /// The settings.
@@ -315,7 +348,11 @@ impl Optimizer {
     /// [`Error::Config`] when another optimiser has gathered a parameter since; errors of the device.
     pub fn step(&mut self, lr: f64) -> Result<()> {
         self.chunks().try_for_each(Chunk::check)?;
-        let scale = self.clip.take().unwrap_or_else(|| self.ones.clone());
+        let scale = match (self.clip.take(), &self.scaler) {
+            (Some(clip), _) => clip,
+            (None, Some(scaler)) => scaler.update(&self.sums_of_squares()?, f64::INFINITY)?,
+            (None, None) => self.ones.clone(),
+        };
         let step = self.steps + 1;
         for group in &self.groups {
             let lr = lr * group.lr_factor;
@@ -359,6 +396,7 @@ impl Optimizer {
         if !(clip_value > 0.0) {
             return Err(Error::Config(format!("clip_grad_value: clip_value = {clip_value} must be above 0")));
         }
+        self.unscaled("clip_grad_value")?;
         let _guard = no_grad();
         for chunk in self.chunks() {
             chunk.check()?;
@@ -381,6 +419,7 @@ impl Optimizer {
         if !(max_norm > 0.0 && norm_type > 0.0) {
             return Err(Error::Config(format!("clip_grad_norm: max_norm = {max_norm} and norm_type = {norm_type} must be above 0")));
         }
+        self.unscaled("clip_grad_norm_of")?;
         let _guard = no_grad();
         let of = |chunk: &Chunk| {
             chunk.check()?;
@@ -412,17 +451,33 @@ impl Optimizer {
             return Err(Error::Config(format!("clip_grad_norm: max_norm = {max_norm} must be above 0")));
         }
         self.chunks().try_for_each(Chunk::check)?;
+        let sums = self.sums_of_squares()?;
+        let factor_and_norm = match &self.scaler {
+            Some(scaler) => scaler.update(&sums, max_norm)?,
+            None => Tensor::apply1(Update::ClipFactor { max_norm }, &[&sums])?,
+        };
+        let norm = factor_and_norm.slice(&[1], &[2], &[1])?;
+        self.clip = Some(factor_and_norm);
+        Ok(norm)
+    }
+
+    /// The sum of squares of each chunk's gradients.
+    fn sums_of_squares(&self) -> Result<Tensor> {
         let sum = |chunk: &Chunk| {
             chunk.fill_missing()?;
             // Padding is 0, so the arena's sum is the gradients' sum.
             Tensor::apply1(Reduce { kind: ReduceKind::SumSquares, dims: vec![0], keepdim: true }, &[&chunk.gradients])
         };
         let sums = self.chunks().map(sum).collect::<Result<Vec<_>>>()?;
-        let sums = Tensor::concat(&sums.iter().collect::<Vec<_>>(), 0)?;
-        let factor_and_norm = Tensor::apply1(Update::ClipFactor { max_norm }, &[&sums])?;
-        let norm = factor_and_norm.slice(&[1], &[2], &[1])?;
-        self.clip = Some(factor_and_norm);
-        Ok(norm)
+        Tensor::concat(&sums.iter().collect::<Vec<_>>(), 0)
+    }
+
+    /// What looks at the gradients themselves cannot know their scale.
+    fn unscaled(&self, what: &str) -> Result<()> {
+        match self.scaler {
+            Some(_) => Err(Error::Config(format!("{what}: the gradients are scaled with the loss; use clip_grad_norm"))),
+            None => Ok(()),
+        }
     }
 
     /// What must be saved beside the weights to go on later: `exp_avg.conv1.weight` and so on. The tensors share the arenas' memory.
@@ -434,6 +489,7 @@ impl Optimizer {
                 state.extend(names.zip(chunk.slices(&chunk.state[i])));
             }
         }
+        state.extend(self.loss_scale().map(|scale| ("loss_scale".to_owned(), scale.clone())));
         state
     }
 

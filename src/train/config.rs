@@ -1,6 +1,7 @@
 //! The settings of a run: from a file, from `--set`, from flags; then completed from the data and saved with the run.
 
 use crate::data::{Dataset, Preprocessing};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models;
 use crate::optim::{OptimizerConfig, Schedule};
@@ -9,6 +10,13 @@ use std::path::Path;
 
 /// Augmentations by name.
 pub const AUGMENTATIONS: [&str; 2] = ["none", "light"];
+
+/// Precisions by name.
+pub const PRECISIONS: [&str; 2] = ["f32", "f16"];
+
+fn f32_precision() -> String {
+    PRECISIONS[0].into()
+}
 
 /// Settings that a person may give; what is left out is chosen from the data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -38,6 +46,8 @@ pub struct Settings {
     pub val_fraction: Option<f64>,
     /// `none`, or `light`: a random shift of up to one pixel.
     pub augment: Option<String>,
+    /// `f32`, or `f16`: activations in f16, weights and sums in f32.
+    pub precision: Option<String>,
     /// Seed of all random decisions.
     pub seed: Option<u64>,
     /// Steps between checkpoints; 0: one an epoch.
@@ -72,6 +82,9 @@ pub struct Config {
     pub val_fraction: f64,
     /// `none` or `light`.
     pub augment: String,
+    /// `f32` or `f16`.
+    #[serde(default = "f32_precision")]
+    pub precision: String,
     /// Seed of all random decisions.
     pub seed: u64,
     /// Steps between checkpoints; 0: one an epoch.
@@ -137,6 +150,7 @@ impl Settings {
         take(&mut self.label_smoothing, over.label_smoothing);
         take(&mut self.val_fraction, over.val_fraction);
         take(&mut self.augment, over.augment);
+        take(&mut self.precision, over.precision);
         take(&mut self.seed, over.seed);
         take(&mut self.checkpoint_every, over.checkpoint_every);
     }
@@ -169,6 +183,7 @@ impl Settings {
             label_smoothing: self.label_smoothing.unwrap_or(if small { 0.2 } else { 0.0 }),
             val_fraction: self.val_fraction.unwrap_or(0.1),
             augment: self.augment.unwrap_or_else(|| "light".into()),
+            precision: self.precision.unwrap_or_else(f32_precision),
             seed: self.seed.unwrap_or(1),
             checkpoint_every: self.checkpoint_every.unwrap_or(0),
             classes: data.classes.clone(),
@@ -194,7 +209,13 @@ impl Settings {
         if !AUGMENTATIONS.contains(&config.augment.as_str()) {
             return bad("augment", &config.augment, &format!("use one of {}", AUGMENTATIONS.join(", ")));
         }
-        OptimizerConfig::named(&config.optimizer, config.lr)?;
+        if !PRECISIONS.contains(&config.precision.as_str()) {
+            return bad("precision", &config.precision, &format!("use one of {}", PRECISIONS.join(", ")));
+        }
+        let optimizer = OptimizerConfig::named(&config.optimizer, config.lr)?;
+        if config.half() && matches!(optimizer, OptimizerConfig::Composed { .. }) {
+            return bad("precision", &config.precision, &format!("works with sgd, adam and adamw, not with {}", config.optimizer));
+        }
         config.schedule.parse::<Schedule>()?;
         Ok(config)
     }
@@ -218,6 +239,22 @@ impl Config {
     /// [`Error::Config`] when a number does not fit TOML.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::Config(format!("the configuration cannot be written: {e}")))
+    }
+
+    /// Whether activations are f16.
+    pub fn half(&self) -> bool {
+        self.precision == "f16"
+    }
+
+    /// Whether `device` can do what the configuration asks for.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting and the device.
+    pub fn check_device(&self, device: &Device) -> Result<()> {
+        if self.half() && !device.capabilities().f16 {
+            return Err(Error::Config(format!("--precision f16: {} has no 16-bit floats; use --precision f32", device.name())));
+        }
+        Ok(())
     }
 
     /// Largest random shift in pixels.
@@ -255,6 +292,7 @@ mod tests {
             ("label-smoothing", "label-smoothing=1.0"),
             ("augment", "augment=wild"),
             ("optimizer", "optimizer=sgdd"),
+            ("precision", "precision=f8"),
         ] {
             let mut s = Settings::default();
             s.set(bad).unwrap();

@@ -3,19 +3,20 @@
 mod config;
 mod run;
 
-pub use config::{AUGMENTATIONS, Config, Settings};
+pub use config::{AUGMENTATIONS, Config, PRECISIONS, Settings};
 pub use run::{Best, Run, State};
 
 use crate::autodiff::no_grad;
 use crate::data::{Dataset, Loader, LoaderOptions, Part};
 use crate::device::Device;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::safetensors;
 use crate::metrics::{Predictions, Scores};
 use crate::models;
 use crate::nn::{self, Context, Module};
 use crate::op::CrossEntropyOptions;
-use crate::optim::{Optimizer, OptimizerConfig, ParamGroup, Schedule};
+use crate::optim::{LossScaling, Optimizer, OptimizerConfig, ParamGroup, Schedule};
 use crate::tensor::Tensor;
 use crate::tensor::ops::Reduction;
 use std::sync::Arc;
@@ -114,9 +115,13 @@ pub fn evaluate(
 /// [`Error::Interrupted`] after saving when asked to stop; errors of device, data and disk, with the last checkpoint kept.
 pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) -> Result<Outcome> {
     let device = options.device;
+    config.check_device(device)?;
     let module = models::build(&config.model, config.input, config.classes.len(), device, config.seed)?;
     let groups = ParamGroup::split_decay(nn::named_parameters(&*module));
     let mut optimizer = Optimizer::new(OptimizerConfig::named(&config.optimizer, config.lr)?, groups)?;
+    if config.half() {
+        optimizer = optimizer.with_loss_scaling(LossScaling::default())?;
+    }
     let schedule: Schedule = config.schedule.parse()?;
     let state = run.restore(&*module, &mut optimizer)?;
     let batches = data.train.len().div_ceil(config.batch_size) as u64;
@@ -248,10 +253,12 @@ impl Trainer<'_> {
         let config = self.config;
         self.optimizer.zero_grad();
         let mut context = Context::train(config.seed, self.state.step);
-        let logits = self.module.forward(&mut context, x)?;
+        // What the layers make of it has the type of the input; weights, statistics and the loss are f32.
+        let x = if config.half() { x.cast(DType::F16)? } else { x.clone() };
+        let logits = self.module.forward(&mut context, &x)?.cast(DType::F32)?;
         let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
         let loss = logits.cross_entropy(target, None, smoothed, Reduction::None)?.mean(None, false)?;
-        loss.backward().map_err(|error| during("the backward pass", error))?;
+        self.optimizer.scale_loss(&loss)?.backward().map_err(|error| during("the backward pass", error))?;
         let mut update = || -> Result<()> {
             if config.clip_grad_norm > 0.0 {
                 self.optimizer.clip_grad_norm(config.clip_grad_norm)?;

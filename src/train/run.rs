@@ -69,6 +69,7 @@ impl Run {
         if let Some(file) = path.ancestors().find(|a| a.is_file()) {
             return Err(Error::Config(format!("--out {}: {} is a file, not a folder", path.display(), file.display())));
         }
+        config.check_device(device)?;
         let existed = path.exists();
         fs::create_dir_all(&path).map_err(|e| Error::io(&path, e))?;
         let run = Run { path };

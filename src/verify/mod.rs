@@ -135,7 +135,7 @@ mod tests {
         let (softmax, _) = rows(&["log_softmax", "clip_factor"], false);
         assert!(softmax.iter().all(|row| row.op == "log_softmax" || row.op == "clip_factor") && softmax.len() > 6);
         let (optimizer, summary) = rows(&["optimizer"], true);
-        assert_eq!((optimizer.len(), summary.passed, summary.failed), (3, 3, 0), "a case of sgd, adam and clip_factor");
+        assert_eq!((optimizer.len(), summary.passed, summary.failed), (4, 4, 0), "a case of sgd, adam, loss_scale and clip_factor");
         let (one, _) = rows(&[&optimizer[1].name], false);
         assert_eq!((one.len(), &one[0].name), (1, &optimizer[1].name));
     }

@@ -2,6 +2,7 @@
 
 use super::{Saves, no_gradient};
 use crate::autodiff::{Grads, Recorded};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{AvgPool2dOptions, Norm, Pool2dOptions, ReduceKind, Unary};
 use crate::tensor::Tensor;
@@ -42,8 +43,8 @@ impl Tensor {
             return self.sub(self);
         }
         // Batch normalisation of one image whose channels are the rows.
-        let (one, zero) =
-            (Tensor::full(self.device(), &[rows], self.dtype(), 1.0)?, Tensor::full(self.device(), &[rows], self.dtype(), 0.0)?);
+        let dtype = if self.dtype() == DType::F16 { DType::F32 } else { self.dtype() };
+        let (one, zero) = (Tensor::full(self.device(), &[rows], dtype, 1.0)?, Tensor::full(self.device(), &[rows], dtype, 0.0)?);
         self.reshape(&[1, rows, len])?.batch_norm(&one, &zero, None, 0.0, eps)?.reshape(self.shape())
     }
 

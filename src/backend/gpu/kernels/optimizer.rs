@@ -20,6 +20,10 @@ pub(super) struct Params {
     step_size: f32,
     root: f32,
     keep: f32,
+    number: u32,
+    log_a: f32,
+    log_c: f32,
+    pad: u32,
 }
 
 pub(super) fn lower(op: &Optimizer, inputs: &[Operand], outputs: &[Operand], plan: &mut Plan) -> Result<()> {
@@ -34,12 +38,13 @@ pub(super) fn lower(op: &Optimizer, inputs: &[Operand], outputs: &[Operand], pla
                 direction: direction(s.maximize),
                 a: s.momentum as f32,
                 b: (1.0 - s.dampening) as f32,
+                number: s.step,
                 ..Default::default()
             };
             if s.momentum == 0.0 {
                 (Kernel::new("optimizer", "sgd"), params)
             } else {
-                (Kernel::new("optimizer", "sgd_momentum").constant("NESTEROV", s.nesterov as u32).constant("FIRST", s.first as u32), params)
+                (Kernel::new("optimizer", "sgd_momentum").constant("NESTEROV", s.nesterov as u32), params)
             }
         }
         Optimizer::Adam(s) => {
@@ -58,6 +63,11 @@ pub(super) fn lower(op: &Optimizer, inputs: &[Operand], outputs: &[Operand], pla
                 step_size: (s.lr / correction(s.beta1)) as f32,
                 root: (1.0 / correction(s.beta2).sqrt()) as f32,
                 keep: (1.0 - s.lr * s.weight_decay) as f32,
+                number: s.step,
+                // Of beta = 0 the correction is 1; e^-100 is nothing beside that.
+                log_a: s.beta1.ln().max(-100.0) as f32,
+                log_c: s.beta2.ln().max(-100.0) as f32,
+                ..Default::default()
             };
             (Kernel::new("optimizer", "adam").constant("DECOUPLED", s.decoupled as u32), params)
         }
@@ -66,7 +76,20 @@ pub(super) fn lower(op: &Optimizer, inputs: &[Operand], outputs: &[Operand], pla
             let kernel = Kernel::new("optimizer", "clip_factor").constant("WG", WG);
             return plan.push(kernel, &[&inputs[0]], &[&outputs[0]], &params, [1, 1, 1]);
         }
+        Optimizer::LossScale(s) => {
+            let params = Params {
+                n: word(n)?,
+                a: s.growth_factor as f32,
+                b: s.backoff_factor as f32,
+                step_size: s.max_norm.min(f32::MAX as f64) as f32,
+                number: s.growth_interval,
+                ..Default::default()
+            };
+            let kernel = Kernel::new("optimizer", "loss_scale").constant("WG", WG);
+            return plan.push(kernel, &[&inputs[0]], &[&inputs[1], &outputs[0]], &params, [1, 1, 1]);
+        }
     };
+    let kernel = kernel.constant("SCALED", (inputs[2].spec.shape.len() >= 4) as u32);
     let in_place = crate::op::Op::Optimizer(*op).in_place();
     let bindings = inputs.iter().enumerate().map(|(i, o)| Bound { operand: o.clone(), write: in_place.contains(&i) }).collect();
     plan.push_bound(kernel.constant("WG", WG), bindings, bytemuck::bytes_of(&params).to_vec(), plan.fold(n, WG)?)
