@@ -1,5 +1,6 @@
 //! The command line: what a person touches.
 
+mod bench;
 mod commands;
 mod progress;
 
@@ -34,6 +35,8 @@ enum Command {
     Verify(VerifyArgs),
     /// Compare one training step of a model on a device with the CPU, layer by layer and operation by operation
     Diff(DiffArgs),
+    /// Time training steps, networks and operations, as other libraries' are timed
+    Bench(BenchArgs),
     /// Write the WGSL that runs
     Shaders(ShadersArgs),
     /// Licences and attributions
@@ -248,6 +251,24 @@ struct DiffArgs {
 }
 
 #[derive(Args)]
+struct BenchArgs {
+    /// Workloads to time, or prefixes of their names, such as `conv_` [default: six of them]
+    #[arg(value_name = "WORKLOAD")]
+    workloads: Vec<String>,
+    /// Seconds of timed calls a workload
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
+    budget: f64,
+    /// Leave out a workload when one call takes longer
+    #[arg(long, default_value_t = 20.0, value_name = "SECONDS")]
+    max_call: f64,
+    /// One call of the first workload, for measuring a start from outside
+    #[arg(long, hide = true)]
+    one_step: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Args)]
 struct ShadersArgs {
     /// The folder to write to
     #[arg(long, value_name = "DIR")]
@@ -285,6 +306,7 @@ pub fn main() -> ExitCode {
         Command::Summary(args) => commands::summary(&args),
         Command::Verify(args) => commands::verify(&args),
         Command::Diff(args) => commands::diff(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Shaders(args) => commands::shaders(&args),
         Command::Licenses => commands::licenses(),
     };

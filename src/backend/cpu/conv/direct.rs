@@ -1,0 +1,580 @@
+//! Convolution without im2col: an image, padded once, is a line in memory, and what a tap sees is the same line a little further on.
+//!
+//! Let a padded plane have `pitch` columns. Output pixel (r, c) is number `p = r pitch + c` of a line with as many columns, and tap (i, j) adds
+//! `weight x[p + i pitch + j]`: every tap is a shifted view of one line, so that a register full of pixels is one unaligned load, whatever the
+//! kernel. The `pitch - columns` results between two rows are computed and dropped. A stride s cuts the plane into s x s phases first (rows a,
+//! a + s, a + 2s ... for each a), each of which a tap then walks with stride 1; a dilation only changes the shift.
+//! The gradient of the input is the same sum over the padded gradient of the output, one part of the image for each phase.
+//! The gradient of the weight sums products of two such lines.
+//!
+//! Several images make one line. Each result is one sum in a fixed order, whatever the number of threads.
+
+use super::Sizes;
+use crate::backend::cpu::in_parallel;
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Registers of pixels in a tile; a tile's rows are output channels.
+const WIDE: usize = 3;
+/// The most rows of a tile: 8 x 3 sums fit 32 vector registers, 4 x 3 fit 16.
+const ROWS: usize = 8;
+/// The most lanes of a register.
+const LANES: usize = 16;
+/// Pixels of the widest tile.
+const TILE: usize = WIDE * LANES;
+/// Bytes of padded images that one task works on: half of a usual second-level cache.
+const BLOCK_BYTES: usize = 512 << 10;
+
+/// Whether there are 32 vector registers. A tile of the forward pass then has 8 rows, else 4; one of the weight gradient 4 x 6 sums, else 3 x 4.
+fn many_registers() -> bool {
+    struct Ask;
+    impl WithSimd for Ask {
+        type Output = bool;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> bool {
+            S::REGISTER_COUNT >= 32
+        }
+    }
+    Arch::new().dispatch(Ask)
+}
+
+/// Lends `f` memory that the thread keeps between calls; its contents are whatever was left there.
+fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    thread_local! {
+        static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    }
+    // Taken out, since a thread that waits for others may begin another task meanwhile.
+    let mut memory = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if memory.len() < len {
+        memory = vec![0.0; len];
+    }
+    let result = f(&mut memory[..len]);
+    KEPT.with_borrow_mut(|kept| kept.push(memory));
+    result
+}
+
+/// A tap of one axis: which phase of the source it reads, how far on, and its index in the kernel.
+#[derive(Clone, Copy)]
+struct Tap {
+    phase: usize,
+    shift: usize,
+    index: usize,
+}
+
+/// The results of one axis that one set of taps makes: coordinates `first + n step`, `size` of them.
+struct AxisPart {
+    taps: Vec<Tap>,
+    first: usize,
+    step: usize,
+    size: usize,
+}
+
+/// How one axis of a source is padded and cut.
+struct Axis {
+    /// Remainders of the padded coordinate that taps use.
+    phases: Vec<usize>,
+    /// Distance of the padded coordinates of a phase.
+    step: usize,
+    /// Padded coordinate of the source's first pixel.
+    pad: usize,
+    /// Padded coordinates of one phase.
+    len: usize,
+}
+
+/// What the forward pass and the weight gradient read: tap `i` of output `o` sees the padded coordinate `o stride + i dilation`.
+fn input_axis(s: &Sizes, axis: usize) -> (Axis, AxisPart) {
+    let (step, dilation) = (s.options.stride[axis], s.options.dilation[axis]);
+    let (kernel, size) = ([s.kh, s.kw][axis], [s.oh, s.ow][axis]);
+    let mut phases: Vec<usize> = (0..kernel).map(|i| i * dilation % step).collect();
+    phases.sort_unstable();
+    phases.dedup();
+    let phase = |i: usize| phases.iter().position(|&p| p == i * dilation % step).unwrap_or(0);
+    let taps: Vec<Tap> = (0..kernel).map(|i| Tap { phase: phase(i), shift: i * dilation / step, index: i }).collect();
+    let len = size + taps.iter().map(|tap| tap.shift).max().unwrap_or(0);
+    (Axis { phases, step, pad: s.options.padding[axis], len }, AxisPart { taps, first: 0, step: 1, size })
+}
+
+/// What the gradient of the input reads of the output's gradient. Input `h` got something of output `o` through tap `i` where
+/// `h + padding = o stride + i dilation`: the inputs of one remainder `a` of `h + padding` have their taps in common.
+fn output_axis(s: &Sizes, axis: usize) -> (Axis, Vec<AxisPart>) {
+    let (step, dilation, pad) = (s.options.stride[axis], s.options.dilation[axis], s.options.padding[axis]);
+    let (kernel, size) = ([s.kh, s.kw][axis], [s.h, s.w][axis]);
+    // Of each remainder: its first input `step q + a - pad`, and how far before output `q` each tap reads.
+    let of = |a: usize| {
+        let q = pad.saturating_sub(a).div_ceil(step);
+        let back = (0..kernel).filter(|i| i * dilation % step == a).map(|i| (i, (i * dilation - a) / step));
+        (q, step * q + a - pad, back.collect::<Vec<_>>())
+    };
+    let remainders: Vec<_> = (0..step).map(of).filter(|(_, first, _)| *first < size).collect();
+    let before = |q: usize, back: &[(usize, usize)]| back.iter().map(|(_, e)| e.saturating_sub(q)).max().unwrap_or(0);
+    let pad = remainders.iter().map(|(q, _, back)| before(*q, back)).max().unwrap_or(0);
+    let part = |(q, first, back): &(usize, usize, Vec<(usize, usize)>)| AxisPart {
+        taps: back.iter().map(|&(index, e)| Tap { phase: 0, shift: pad + q - e, index }).collect(),
+        first: *first,
+        step,
+        size: (size - first).div_ceil(step),
+    };
+    let parts: Vec<AxisPart> = remainders.iter().map(part).collect();
+    let reach = |part: &AxisPart| part.size + part.taps.iter().map(|tap| tap.shift).max().unwrap_or(0);
+    let len = parts.iter().map(reach).max().unwrap_or(0);
+    (Axis { phases: vec![0], step: 1, pad, len }, parts)
+}
+
+impl Axis {
+    /// The source's coordinates in a phase: the place of the first of them, itself, and their number.
+    fn inside(&self, phase: usize, size: usize) -> (usize, usize, usize) {
+        let remainder = self.phases[phase];
+        let place = self.pad.saturating_sub(remainder).div_ceil(self.step).min(self.len);
+        let first = (place * self.step + remainder).saturating_sub(self.pad);
+        (place, first, size.saturating_sub(first).div_ceil(self.step).min(self.len - place))
+    }
+}
+
+/// Padded planes, `[channel][phase][image][plane]`.
+struct Source {
+    rows: Axis,
+    cols: Axis,
+    /// Height and width before padding.
+    size: [usize; 2],
+    /// Elements of a padded plane.
+    plane: usize,
+}
+
+impl Source {
+    fn new(rows: Axis, cols: Axis, size: [usize; 2]) -> Source {
+        // Room behind the last row, so that a register which begins in a plane ends there: values of one channel never meet another's.
+        let plane = rows.len * cols.len + LANES;
+        Source { rows, cols, size, plane }
+    }
+
+    fn phases(&self) -> usize {
+        self.rows.phases.len() * self.cols.phases.len()
+    }
+
+    /// Elements of one channel.
+    fn channel(&self, images: usize) -> usize {
+        self.phases() * images * self.plane
+    }
+
+    /// Where a pair of taps sees the first result, from the beginning of its channel.
+    fn offset(&self, down: Tap, right: Tap, images: usize) -> usize {
+        (down.phase * self.cols.phases.len() + right.phase) * images * self.plane + down.shift * self.cols.len + right.shift
+    }
+
+    /// Pads and cuts one channel of images, whose planes `plane_of` gives.
+    fn fill<'a>(&self, into: &mut [f32], images: usize, plane_of: impl Fn(usize) -> &'a [f32]) {
+        let (width, pitch) = (self.size[1], self.cols.len);
+        for (at, padded) in into.chunks_exact_mut(self.plane).enumerate() {
+            let (phase, plane) = (at / images, plane_of(at % images));
+            let (top, h, height) = self.rows.inside(phase / self.cols.phases.len(), self.size[0]);
+            let (left, w, count) = self.cols.inside(phase % self.cols.phases.len(), width);
+            padded[..top * pitch].fill(0.0);
+            padded[(top + height) * pitch..].fill(0.0);
+            for r in 0..height {
+                let line = &mut padded[(top + r) * pitch..][..pitch];
+                let from = &plane[(h + r * self.rows.step) * width..][..width];
+                line[..left].fill(0.0);
+                line[left + count..].fill(0.0);
+                if self.cols.step == 1 {
+                    line[left..left + count].copy_from_slice(&from[w..w + count]);
+                } else if count > 0 {
+                    let inside = line[left..left + count].iter_mut();
+                    inside.zip(from[w..].iter().step_by(self.cols.step)).for_each(|(to, &v)| *to = v);
+                }
+            }
+        }
+    }
+}
+
+/// The results that one set of taps makes: rows and columns.
+struct Part<'a>(&'a AxisPart, &'a AxisPart);
+
+impl Part<'_> {
+    /// Pairs of taps.
+    fn taps(&self) -> impl Iterator<Item = (Tap, Tap)> {
+        self.0.taps.iter().flat_map(|&down| self.1.taps.iter().map(move |&right| (down, right)))
+    }
+
+    /// Image, row and column of a place in the line.
+    fn coordinates(source: &Source, p: usize) -> (usize, usize, usize) {
+        let at = p % source.plane;
+        (p / source.plane, at / source.cols.len, at % source.cols.len)
+    }
+
+    /// The first place from `p` on that is a result.
+    fn next(&self, source: &Source, p: usize) -> usize {
+        let (image, r, c) = Self::coordinates(source, p);
+        if r < self.0.size && c < self.1.size {
+            p
+        } else if r + 1 < self.0.size {
+            p + source.cols.len - c
+        } else {
+            (image + 1) * source.plane
+        }
+    }
+
+    /// Calls `f(image, pixel of a result plane of that width, place in the line, pixels)` for each run of results among the places.
+    fn runs(&self, source: &Source, places: Range<usize>, width: usize, mut f: impl FnMut(usize, usize, usize, usize)) {
+        let mut p = self.next(source, places.start);
+        while p < places.end {
+            let (image, r, c) = Self::coordinates(source, p);
+            let len = (self.1.size - c).min(places.end - p);
+            f(image, (self.0.first + r * self.0.step) * width + self.1.first + c * self.1.step, p, len);
+            p = self.next(source, p + len);
+        }
+    }
+}
+
+#[inline(always)]
+fn load<S: Simd>(from: &[f32]) -> S::f32s {
+    bytemuck::pod_read_unaligned(bytemuck::cast_slice(&from[..S::F32_LANES]))
+}
+
+/// A block of rows of results from packed weights `[term][row]`: each is the sum over terms of weight times the line from the term's offset on.
+struct Correlation<'a, 'b> {
+    line: &'a [f32],
+    source: &'a Source,
+    images: usize,
+    part: &'a Part<'a>,
+    offsets: &'a [usize],
+    weights: &'a [f32],
+    /// One value a row.
+    bias: Option<&'a [f32]>,
+    /// Result planes, `[image][row]`, and their width.
+    planes: &'a mut [&'b mut [f32]],
+    width: usize,
+}
+
+impl Correlation<'_, '_> {
+    #[inline(always)]
+    fn tiles<S: Simd, const M: usize>(mut self, simd: S) {
+        let wide = WIDE * S::F32_LANES;
+        let end = self.images * self.source.plane;
+        let mut tile = [[0.0f32; TILE]; M];
+        let mut p = self.part.next(self.source, 0);
+        while p < end {
+            let mut sums = [[simd.splat_f32s(0.0); WIDE]; M];
+            for (&offset, weights) in self.offsets.iter().zip(self.weights.as_chunks::<M>().0) {
+                let line = &self.line[offset + p..][..wide];
+                let mut pixels = [simd.splat_f32s(0.0); WIDE];
+                for w in 0..WIDE {
+                    pixels[w] = load::<S>(&line[w * S::F32_LANES..]);
+                }
+                for m in 0..M {
+                    let weight = simd.splat_f32s(weights[m]);
+                    for w in 0..WIDE {
+                        sums[m][w] = simd.mul_add_e_f32s(weight, pixels[w], sums[m][w]);
+                    }
+                }
+            }
+            for m in 0..M {
+                for w in 0..WIDE {
+                    tile[m][w * S::F32_LANES..][..S::F32_LANES].copy_from_slice(bytemuck::cast_slice(&[sums[m][w]]));
+                }
+            }
+            self.store(p..(p + wide).min(end), &tile);
+            p = self.part.next(self.source, p + wide);
+        }
+    }
+
+    /// Copies the pixels of a tile that are results to where they belong.
+    fn store<const M: usize>(&mut self, places: Range<usize>, tile: &[[f32; TILE]; M]) {
+        let Correlation { source, part, bias, planes, width, .. } = self;
+        part.runs(source, places.clone(), *width, |image, pixel, p, len| {
+            for m in 0..M {
+                let bias = bias.map_or(0.0, |bias| bias[m]);
+                let from = &tile[m][p - places.start..][..len];
+                let to = &mut planes[image * M + m][pixel..];
+                if part.1.step == 1 {
+                    to[..len].iter_mut().zip(from).for_each(|(to, v)| *to = v + bias);
+                } else {
+                    to.iter_mut().step_by(part.1.step).zip(from).for_each(|(to, v)| *to = v + bias);
+                }
+            }
+        });
+    }
+}
+
+impl WithSimd for Correlation<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.planes.len() / self.images {
+            1 => self.tiles::<S, 1>(simd),
+            2 => self.tiles::<S, 2>(simd),
+            3 => self.tiles::<S, 3>(simd),
+            4 => self.tiles::<S, 4>(simd),
+            5 => self.tiles::<S, 5>(simd),
+            6 => self.tiles::<S, 6>(simd),
+            7 => self.tiles::<S, 7>(simd),
+            _ => self.tiles::<S, ROWS>(simd),
+        }
+    }
+}
+
+/// `total` rows in blocks of at most `most`, whose sizes differ by one at most.
+fn row_blocks(total: usize, most: usize) -> Vec<Range<usize>> {
+    let blocks = total.div_ceil(most);
+    (0..blocks).map(|i| i * total / blocks..(i + 1) * total / blocks).collect()
+}
+
+/// A pass whose results are planes: forward, and the gradient of the input.
+struct Pass<'a> {
+    source: Source,
+    parts: Vec<Part<'a>>,
+    /// Planes of an image: of the source, and of the result.
+    channels: [usize; 2],
+    groups: usize,
+    /// The weight of group, result row and source channel (both within the group), and taps.
+    weight: &'a (dyn Fn(usize, usize, usize, usize, usize) -> f32 + Sync),
+    /// One value a result row.
+    bias: Option<&'a [f32]>,
+    /// Height and width of a result plane.
+    size: [usize; 2],
+}
+
+impl Pass<'_> {
+    fn run(&self, x: &[f32], y: &mut [f32]) {
+        let [from, to] = self.channels.map(|c| c / self.groups);
+        let [x_plane, y_plane] = [self.source.size, self.size].map(|[h, w]| h * w);
+        let images = y.len() / (self.channels[1] * y_plane);
+        let blocks = row_blocks(to, if many_registers() { ROWS } else { ROWS / 2 });
+        // As many images a task as fill a block, but work for all threads.
+        let fill = BLOCK_BYTES / 4 / self.source.channel(from).max(1);
+        let fair = (images * self.groups).div_ceil(4 * rayon::current_num_threads());
+        let at_once = fill.min(fair).clamp(1, images);
+        // Result planes by task (images, group) and block of rows, in each `[image][row]`.
+        let mut tasks: Vec<Vec<Vec<&mut [f32]>>> =
+            (0..images.div_ceil(at_once) * self.groups).map(|_| blocks.iter().map(|_| Vec::new()).collect()).collect();
+        let mut planes = y.chunks_exact_mut(y_plane);
+        for n in 0..images {
+            for group in 0..self.groups {
+                let task = &mut tasks[n / at_once * self.groups + group];
+                task.iter_mut().zip(&blocks).for_each(|(task, block)| task.extend(planes.by_ref().take(block.len())));
+            }
+        }
+        let terms = |part: &Part| from * part.taps().count();
+        let all_terms: usize = self.parts.iter().map(terms).sum();
+        with_scratch(self.groups * to * all_terms, |packed| {
+            self.pack(packed, &blocks, from);
+            let packed = &*packed;
+            for_each(tasks.into_iter().enumerate().collect(), |(i, task)| {
+                let (first, group) = (i / self.groups * at_once, i % self.groups);
+                let count = at_once.min(images - first);
+                let channel = self.source.channel(count);
+                with_scratch(from * channel + TILE, |line| {
+                    for (c, into) in line[..from * channel].chunks_exact_mut(channel).enumerate() {
+                        let plane = |n: usize| &x[((first + n) * self.channels[0] + group * from + c) * x_plane..][..x_plane];
+                        self.source.fill(into, count, plane);
+                    }
+                    line[from * channel..].fill(0.0);
+                    let line = &*line;
+                    let mut at = group * to * all_terms;
+                    let mut weights = Vec::new();
+                    for part in &self.parts {
+                        for block in &blocks {
+                            weights.push(&packed[at..at + block.len() * terms(part)]);
+                            at += block.len() * terms(part);
+                        }
+                    }
+                    let offsets: Vec<Vec<usize>> = self.parts.iter().map(|part| self.offsets(part, from, count)).collect();
+                    for_each(task.into_iter().enumerate().collect(), |(b, mut planes)| {
+                        let bias = self.bias.map(|bias| &bias[group * to + blocks[b].start..][..blocks[b].len()]);
+                        for (i, part) in self.parts.iter().enumerate() {
+                            Arch::new().dispatch(Correlation {
+                                line,
+                                source: &self.source,
+                                images: count,
+                                part,
+                                offsets: &offsets[i],
+                                weights: weights[i * blocks.len() + b],
+                                bias,
+                                planes: &mut planes,
+                                width: self.size[1],
+                            });
+                        }
+                    });
+                });
+            });
+        });
+    }
+
+    /// Where each term of a part, `[channel][tap]`, sees its first result.
+    fn offsets(&self, part: &Part, channels: usize, images: usize) -> Vec<usize> {
+        let channel = self.source.channel(images);
+        (0..channels).flat_map(|c| part.taps().map(move |(down, right)| c * channel + self.source.offset(down, right, images))).collect()
+    }
+
+    /// Weights as the tiles read them: `[group][part][block of rows][term][row]`.
+    fn pack(&self, mut packed: &mut [f32], blocks: &[Range<usize>], from: usize) {
+        let mut places = Vec::new();
+        for group in 0..self.groups {
+            for part in &self.parts {
+                for block in blocks {
+                    let (place, rest) = packed.split_at_mut(block.len() * from * part.taps().count());
+                    places.push((group, part, block, place));
+                    packed = rest;
+                }
+            }
+        }
+        for_each(places, |(group, part, block, place)| {
+            let mut rows = place.chunks_exact_mut(block.len());
+            for c in 0..from {
+                for ((down, right), weights) in part.taps().zip(&mut rows) {
+                    weights.iter_mut().zip(block.clone()).for_each(|(w, row)| *w = (self.weight)(group, row, c, down.index, right.index));
+                }
+            }
+        });
+    }
+}
+
+/// Over the threads of the pool that the call runs in, if it does.
+fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
+    if in_parallel() { items.into_par_iter().for_each(f) } else { items.into_iter().for_each(f) }
+}
+
+/// `y [N, K, oH, oW]` from `x [N, C, H, W]` and `weight [K, C / groups, kH, kW]`.
+pub(super) fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    let ((rows, row_part), (cols, col_part)) = (input_axis(s, 0), input_axis(s, 1));
+    let [cg, kg] = [s.c, s.k].map(|c| c / s.options.groups);
+    let pass = Pass {
+        source: Source::new(rows, cols, [s.h, s.w]),
+        parts: vec![Part(&row_part, &col_part)],
+        channels: [s.c, s.k],
+        groups: s.options.groups,
+        weight: &|group, row, c, i, j| weight[(((group * kg + row) * cg + c) * s.kh + i) * s.kw + j],
+        bias,
+        size: [s.oh, s.ow],
+    };
+    pass.run(x, y);
+}
+
+/// `dx [N, C, H, W]` from `dy [N, K, oH, oW]` and `weight [K, C / groups, kH, kW]`.
+pub(super) fn backward_input(s: &Sizes, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
+    let ((rows, row_parts), (cols, col_parts)) = (output_axis(s, 0), output_axis(s, 1));
+    let [cg, kg] = [s.c, s.k].map(|c| c / s.options.groups);
+    let pass = Pass {
+        source: Source::new(rows, cols, [s.oh, s.ow]),
+        parts: row_parts.iter().flat_map(|rows| col_parts.iter().map(move |cols| Part(rows, cols))).collect(),
+        channels: [s.k, s.c],
+        groups: s.options.groups,
+        weight: &|group, row, k, i, j| weight[(((group * kg + k) * cg + row) * s.kh + i) * s.kw + j],
+        bias: None,
+        size: [s.h, s.w],
+    };
+    pass.run(dy, dx);
+}
+
+/// `dw[k][t] += sum over images and pixels of dy[k][p] x[p + offset of t]`.
+struct Products<'a> {
+    line: &'a [f32],
+    plane: usize,
+    offsets: &'a [usize],
+    /// `[row][image][len]`, 0 where the line has no result.
+    dy: &'a [f32],
+    len: usize,
+    images: usize,
+    /// `[row][term]`
+    dw: &'a mut [f32],
+}
+
+impl Products<'_> {
+    /// `K` rows, `T` terms at a time.
+    #[inline(always)]
+    fn tiles<S: Simd, const K: usize, const T: usize>(self, simd: S) {
+        let Products { line, plane, offsets, dy, len, images, dw } = self;
+        let terms = offsets.len();
+        for t0 in (0..terms).step_by(T) {
+            // The last tile may repeat the last term.
+            let offsets: [usize; T] = std::array::from_fn(|t| offsets[(t0 + t).min(terms - 1)]);
+            let mut sums = [[simd.splat_f32s(0.0); T]; K];
+            for n in 0..images {
+                let dy: [&[f32]; K] = std::array::from_fn(|k| &dy[(k * images + n) * len..][..len]);
+                let x: [&[f32]; T] = std::array::from_fn(|t| &line[offsets[t] + n * plane..][..len]);
+                for p in (0..len).step_by(S::F32_LANES) {
+                    let mut gradients = [simd.splat_f32s(0.0); K];
+                    for k in 0..K {
+                        gradients[k] = load::<S>(&dy[k][p..]);
+                    }
+                    for t in 0..T {
+                        let pixels = load::<S>(&x[t][p..]);
+                        for k in 0..K {
+                            sums[k][t] = simd.mul_add_e_f32s(gradients[k], pixels, sums[k][t]);
+                        }
+                    }
+                }
+            }
+            for k in 0..K {
+                for t in 0..T.min(terms - t0) {
+                    dw[k * terms + t0 + t] += simd.reduce_sum_f32s(sums[k][t]);
+                }
+            }
+        }
+    }
+}
+
+impl WithSimd for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let rows = self.dy.len() / (self.images * self.len);
+        match (rows, S::REGISTER_COUNT >= 32) {
+            (1, true) => self.tiles::<S, 1, 6>(simd),
+            (2, true) => self.tiles::<S, 2, 6>(simd),
+            (3, true) => self.tiles::<S, 3, 6>(simd),
+            (_, true) => self.tiles::<S, 4, 6>(simd),
+            (1, false) => self.tiles::<S, 1, 4>(simd),
+            (2, false) => self.tiles::<S, 2, 4>(simd),
+            (_, false) => self.tiles::<S, 3, 4>(simd),
+        }
+    }
+}
+
+/// `dw [K, C / groups, kH, kW]` from `x [N, C, H, W]` and `dy [N, K, oH, oW]`.
+///
+/// Images are summed in blocks that depend on the sizes alone, so that the result does not depend on the threads.
+pub(super) fn backward_weight(s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let ((rows, row_part), (cols, col_part)) = (input_axis(s, 0), input_axis(s, 1));
+    let (source, part, groups) = (Source::new(rows, cols, [s.h, s.w]), Part(&row_part, &col_part), s.options.groups);
+    let ([cg, kg], [x_plane, y_plane]) = ([s.c, s.k].map(|c| c / groups), [s.h * s.w, s.oh * s.ow]);
+    let images = x.len() / (s.c * x_plane);
+    let (pitch, terms) = (source.cols.len, cg * s.kh * s.kw);
+    let len = ((s.oh - 1) * pitch + s.ow).next_multiple_of(LANES);
+    let at_once = (BLOCK_BYTES / 4 / (source.channel(cg) + kg * len)).clamp(1, images);
+    let most = if many_registers() { 4 } else { 3 };
+    dw.fill(0.0);
+    for_each(dw.chunks_exact_mut(kg * terms).enumerate().collect(), |(group, dw)| {
+        for first in (0..images).step_by(at_once) {
+            let count = at_once.min(images - first);
+            let channel = source.channel(count);
+            with_scratch(cg * channel + TILE, |line| {
+                with_scratch(kg * count * len, |gradients| {
+                    let channels = line[..cg * channel].chunks_exact_mut(channel).enumerate().collect();
+                    for_each(channels, |(c, into): (usize, &mut [f32])| {
+                        source.fill(into, count, |n| &x[((first + n) * s.c + group * cg + c) * x_plane..][..x_plane]);
+                    });
+                    line[cg * channel..].fill(0.0);
+                    let planes = gradients.chunks_exact_mut(len).enumerate().collect();
+                    for_each(planes, |(i, into): (usize, &mut [f32])| {
+                        let (k, n) = (i / count, i % count);
+                        let plane = &dy[((first + n) * s.k + group * kg + k) * y_plane..][..y_plane];
+                        into.fill(0.0);
+                        into.chunks_mut(pitch).zip(plane.chunks_exact(s.ow)).for_each(|(to, row)| to[..s.ow].copy_from_slice(row));
+                    });
+                    let (line, gradients) = (&*line, &*gradients);
+                    let of = |c: usize| part.taps().map(move |(down, right)| (c, down, right));
+                    let offsets: Vec<usize> =
+                        (0..cg).flat_map(of).map(|(c, down, right)| c * channel + source.offset(down, right, count)).collect();
+                    let tiles = dw.chunks_mut(most * terms).zip(gradients.chunks(most * count * len)).collect();
+                    for_each(tiles, |(dw, dy): (&mut [f32], &[f32])| {
+                        Arch::new().dispatch(Products { line, plane: source.plane, offsets: &offsets, dy, len, images: count, dw });
+                    });
+                });
+            });
+        }
+    });
+}
