@@ -269,7 +269,8 @@ fn time(call: &mut Call, budget: f64, longest: f64) -> Result<Option<Timing>> {
 /// From before a process is started until its first training step of train_lenet5 is done and its loss read: five times.
 fn startup(args: &BenchArgs) -> Result<Timing> {
     let binary = std::env::current_exe().map_err(|e| Error::Device(format!("bench startup: this program's own file is not known: {e}")))?;
-    let mut child = vec!["bench".to_owned(), "train_lenet5".into(), "--one-step".into(), "--threads".into(), args.device.threads.to_string()];
+    let mut child =
+        vec!["bench".to_owned(), "train_lenet5".into(), "--one-step".into(), "--threads".into(), args.device.threads.to_string()];
     child.extend(args.device.device.iter().flat_map(|device| ["--device".to_owned(), device.clone()]));
     let mut seconds = Vec::new();
     for _ in 0..5 {

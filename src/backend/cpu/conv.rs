@@ -1,4 +1,4 @@
-//! Convolution: the definition, and the fast path of [`direct`].
+//! Convolution: the definition, and the fast paths.
 
 mod direct;
 
@@ -49,7 +49,8 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, fast: bool) -> Result<()>
             let bias: Option<&[T]> = if bias { Some(bytemuck::cast_slice(args.ins[2])) } else { None };
             if fast {
                 let (x, weight) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b));
-                direct::forward(&sizes, x, weight, bias.map(bytemuck::cast_slice), bytemuck::cast_slice_mut(y));
+                let forward = if pointwise::fits(&sizes) { pointwise::forward } else { direct::forward };
+                forward(&sizes, x, weight, bias.map(bytemuck::cast_slice), bytemuck::cast_slice_mut(y));
                 return Ok(());
             }
             let mut sums = vec![0.0; y.len()];
@@ -64,7 +65,8 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, fast: bool) -> Result<()>
         Conv::BackwardInput { options, .. } => {
             let sizes = Sizes::new(&out, &specs[1].shape, &specs[0].shape, options);
             if fast {
-                direct::backward_input(&sizes, bytemuck::cast_slice(a), bytemuck::cast_slice(b), bytemuck::cast_slice_mut(y));
+                let backward_input = if pointwise::fits(&sizes) { pointwise::backward_input } else { direct::backward_input };
+                backward_input(&sizes, bytemuck::cast_slice(a), bytemuck::cast_slice(b), bytemuck::cast_slice_mut(y));
                 return Ok(());
             }
             let mut sums = vec![0.0; y.len()];
@@ -74,7 +76,8 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, fast: bool) -> Result<()>
         Conv::BackwardWeight { options, .. } => {
             let sizes = Sizes::new(&specs[0].shape, &out, &specs[1].shape, options);
             if fast {
-                direct::backward_weight(&sizes, bytemuck::cast_slice(a), bytemuck::cast_slice(b), bytemuck::cast_slice_mut(y));
+                let backward_weight = if pointwise::fits(&sizes) { pointwise::backward_weight } else { direct::backward_weight };
+                backward_weight(&sizes, bytemuck::cast_slice(a), bytemuck::cast_slice(b), bytemuck::cast_slice_mut(y));
                 return Ok(());
             }
             let mut sums = vec![0.0; y.len()];
@@ -109,6 +112,58 @@ fn taps(s: &Sizes, n: usize, mut visit: impl FnMut(usize, usize, usize)) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// One tap on every pixel: an image is a matrix `[C, H W]`, and all three passes are matrix products.
+mod pointwise {
+    use super::Sizes;
+    use crate::backend::cpu::in_parallel;
+    use crate::backend::cpu::matmul::{Strides, sgemm, sgemm_with};
+    use rayon::prelude::*;
+
+    pub fn fits(s: &Sizes) -> bool {
+        let o = &s.options;
+        s.kh * s.kw == 1 && o.stride == [1, 1] && o.padding == [0, 0] && o.groups == 1
+    }
+
+    /// `y [rows, pixels] = weight x [terms, pixels]` of each image, the weight read with the given strides.
+    fn images(x: &[f32], y: &mut [f32], [rows, terms, pixels]: [usize; 3], weight: &[f32], strides: Strides, bias: Option<&[f32]>) {
+        let image = Strides { row: pixels, col: 1 };
+        let start = |y: &mut [f32]| {
+            if let Some(bias) = bias {
+                y.chunks_exact_mut(pixels).zip(bias).for_each(|(plane, &b)| plane.fill(b));
+            }
+        };
+        // One image is a product of its own, which takes all threads; several are spread over them.
+        if y.len() > rows * pixels && in_parallel() {
+            x.par_chunks_exact(terms * pixels).zip(y.par_chunks_exact_mut(rows * pixels)).for_each(|(x, y)| {
+                start(y);
+                sgemm_with(gemm::Parallelism::None, [rows, pixels, terms], weight, strides, x, image, y, bias.is_some());
+            });
+        } else {
+            for (x, y) in x.chunks_exact(terms * pixels).zip(y.chunks_exact_mut(rows * pixels)) {
+                start(y);
+                sgemm([rows, pixels, terms], weight, strides, x, image, y, bias.is_some());
+            }
+        }
+    }
+
+    pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+        images(x, y, [s.k, s.c, s.h * s.w], weight, Strides { row: s.c, col: 1 }, bias);
+    }
+
+    pub fn backward_input(s: &Sizes, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
+        images(dy, dx, [s.c, s.k, s.h * s.w], weight, Strides { row: 1, col: s.c }, None);
+    }
+
+    pub fn backward_weight(s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+        let pixels = s.h * s.w;
+        let images = x.chunks_exact(s.c * pixels).zip(dy.chunks_exact(s.k * pixels));
+        for (n, (x, dy)) in images.enumerate() {
+            let (rows, cols) = (Strides { row: pixels, col: 1 }, Strides { row: 1, col: pixels });
+            sgemm([s.k, s.c, pixels], dy, rows, x, cols, dw, n > 0);
         }
     }
 }

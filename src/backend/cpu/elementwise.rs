@@ -1,14 +1,11 @@
 //! Elementwise functions.
 
-use super::{Args, chunk_len, in_parallel, outputs};
+use super::fast::{self, exp, map, tanh, update, zip};
+use super::{Args, outputs};
 use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::op::{Binary, Comparison, Elementwise, Unary};
 use crate::shape::{Spec, collapse};
-use rayon::prelude::*;
-
-/// Elements a thread takes at the least.
-const GRAIN: usize = 16_384;
 
 pub(super) fn run<T: Real>(op: &Elementwise, args: &mut Args, fast: bool) -> Result<()> {
     match *op {
@@ -58,6 +55,10 @@ pub(super) fn run<T: Real>(op: &Elementwise, args: &mut Args, fast: bool) -> Res
                 let is = nan && x.is_nan() || positive_infinity && x == f64::INFINITY || negative_infinity && x == f64::NEG_INFINITY;
                 *y = is as u32;
             }
+        }
+        Elementwise::AddAssign if fast => {
+            let [acc] = outputs::<f32, 1>(&mut args.outs);
+            update(acc, bytemuck::cast_slice(args.ins[1]), |acc, x| acc + x);
         }
         Elementwise::AddAssign => {
             let [acc] = outputs::<T, 1>(&mut args.outs);
@@ -296,6 +297,10 @@ fn unary_fast(f: Unary, args: &mut Args) -> bool {
         Unary::LeakyRelu { negative_slope } => map(x, y, |x| if x > 0.0 { x } else { negative_slope as f32 * x }),
         Unary::Affine { scale, shift } => map(x, y, |x| scale as f32 * x + shift as f32),
         Unary::Square => map(x, y, |x| x * x),
+        Unary::Exp => map(x, y, exp),
+        Unary::Tanh => map(x, y, tanh),
+        Unary::Sigmoid => map(x, y, fast::sigmoid),
+        Unary::Silu => map(x, y, |x| x * fast::sigmoid(x)),
         Unary::Clamp { min, max } => {
             let (min, max) = (min as f32, max as f32);
             map(x, y, |x| {
@@ -313,6 +318,10 @@ fn unary_backward_fast(f: Unary, args: &mut Args) -> bool {
     let (s, dy): (&[f32], &[f32]) = (bytemuck::cast_slice(args.ins[0]), bytemuck::cast_slice(args.ins[1]));
     match f {
         Unary::Relu => zip(s, dy, dx, |s, dy| if s > 0.0 { dy } else { 0.0 }),
+        Unary::Tanh => zip(s, dy, dx, |s, dy| (1.0 - s * s) * dy),
+        Unary::Sigmoid => zip(s, dy, dx, |s, dy| s * (1.0 - s) * dy),
+        Unary::Exp => zip(s, dy, dx, |s, dy| s * dy),
+        Unary::Affine { scale, .. } => zip(s, dy, dx, |_, dy| scale as f32 * dy),
         Unary::LeakyRelu { negative_slope } => zip(s, dy, dx, |s, dy| if s > 0.0 { dy } else { negative_slope as f32 * dy }),
         Unary::Clamp { min, max } => {
             let (min, max) = (min as f32, max as f32);
@@ -321,26 +330,6 @@ fn unary_backward_fast(f: Unary, args: &mut Args) -> bool {
         _ => return false,
     }
     true
-}
-
-fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
-    let part = |(x, y): (&[f32], &mut [f32])| y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x));
-    if in_parallel() {
-        let n = chunk_len(x.len(), GRAIN);
-        x.par_chunks(n).zip(y.par_chunks_mut(n)).for_each(part);
-    } else {
-        part((x, y));
-    }
-}
-
-fn zip(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sync) {
-    let part = |((a, b), y): ((&[f32], &[f32]), &mut [f32])| y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = f(a, b));
-    if in_parallel() {
-        let n = chunk_len(a.len(), GRAIN);
-        a.par_chunks(n).zip(b.par_chunks(n)).zip(y.par_chunks_mut(n)).for_each(part);
-    } else {
-        part(((a, b), y));
-    }
 }
 
 fn apply(f: Binary, a: f64, b: f64) -> f64 {

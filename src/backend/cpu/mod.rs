@@ -6,6 +6,7 @@
 mod conv;
 mod custom;
 mod elementwise;
+mod fast;
 mod layout;
 mod matmul;
 mod norm;
@@ -168,13 +169,14 @@ impl Cpu {
             Op::Elementwise(op) => elementwise::run::<T>(op, args, fast),
             Op::Matmul(op) => matmul::run::<T>(op, args, fast),
             Op::Conv(op) => conv::run::<T>(op, args, fast),
-            Op::Pool(op) => pool::run::<T>(op, args),
+            Op::Pool(op) => pool::run::<T>(op, args, fast),
+            Op::Recurrent(op) if fast => recurrent::run_fast(op, args),
             Op::Recurrent(op) => recurrent::run::<T>(op, args),
             Op::Reduce(op) => reduce::run::<T>(op, args, fast),
             Op::Scan(op) => scan::run::<T>(op, args),
             Op::Softmax(op) => softmax::run::<T>(op, args),
             Op::Layout(op) => layout::run::<T>(op, args),
-            Op::Random(op) => random::run::<T>(op, args),
+            Op::Random(op) => random::run::<T>(op, args, fast),
             Op::Norm(op) => norm::run::<T>(op, args, fast),
             Op::Optimizer(op) => optimizer::run::<T>(op, args, fast),
             Op::Custom(op) => custom::run(op, args),
@@ -326,11 +328,6 @@ impl Backend for Cpu {
     fn memory(&self) -> MemoryStats {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).stats
     }
-}
-
-/// How many chunks of at least `grain` elements to cut a slice into: fixed by the length alone, never by the threads.
-fn chunk_len(len: usize, grain: usize) -> usize {
-    len.div_ceil(64).max(grain)
 }
 
 /// True inside the backend's thread pool, i.e. for calls large enough to be worth several threads.

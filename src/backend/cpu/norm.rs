@@ -1,5 +1,6 @@
 //! Batch normalisation. Sums over a channel are f64 in every path: they are what its accuracy hangs on.
 
+use super::fast::{sum, sum2, vectorized};
 use super::{Args, in_parallel};
 use crate::dtype::Real;
 use crate::error::Result;
@@ -23,6 +24,12 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
     match *op {
         Norm::BatchNorm { eps, momentum, running } => {
             let stats = per_channel(&|c| {
+                if fast {
+                    let x: &[f32] = bytemuck::cast_slice(x);
+                    let total = |f: &dyn Fn(&[f32]) -> f64| planes(c).map(|p| f(&x[p])).sum::<f64>() / count;
+                    let mean = total(&|plane| vectorized(|| sum(plane, |v| v)));
+                    return [mean, total(&|plane| vectorized(|| sum(plane, |v| (v - mean) * (v - mean))))];
+                }
                 let mean = planes(c).map(|p| x[p].iter().map(|v| v.to_f64()).sum::<f64>()).sum::<f64>() / count;
                 let var = planes(c).map(|p| x[p].iter().map(|v| (v.to_f64() - mean).powi(2)).sum::<f64>()).sum::<f64>() / count;
                 [mean, var]
@@ -61,6 +68,12 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
                 let (mean, invstd) = (mean[c].to_f64(), invstd[c].to_f64());
                 let mut sums = [0.0; 2];
                 for p in planes(c) {
+                    if fast {
+                        let (x, dy): (&[f32], &[f32]) = (bytemuck::cast_slice(x), bytemuck::cast_slice(dy));
+                        let [xhat, plain] = vectorized(|| sum2(&x[p.clone()], &dy[p], |x, dy| [dy * (x - mean) * invstd, dy]));
+                        sums = [sums[0] + xhat, sums[1] + plain];
+                        continue;
+                    }
                     for (x, dy) in x[p.clone()].iter().zip(&dy[p]) {
                         sums[0] += dy.to_f64() * (x.to_f64() - mean) * invstd;
                         sums[1] += dy.to_f64();
@@ -79,6 +92,16 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
                 let (mean, invstd) = (mean[c].to_f64(), invstd[c].to_f64());
                 let scale = weight[c].to_f64() * invstd;
                 let (slope, shift) = if training { (sums[c][0] / count * invstd, sums[c][1] / count) } else { (0.0, 0.0) };
+                if fast {
+                    let (dx, x, dy): (&mut [f32], &[f32], &[f32]) =
+                        (bytemuck::cast_slice_mut(dx), bytemuck::cast_slice(x), bytemuck::cast_slice(dy));
+                    let [mean, scale, shift, slope] = [mean, scale, shift, slope].map(|v| v as f32);
+                    return vectorized(|| {
+                        for (dx, (&x, &dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
+                            *dx = scale * (dy - shift - (x - mean) * slope);
+                        }
+                    });
+                }
                 for (dx, (x, dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
                     *dx = T::from_f64(scale * (dy.to_f64() - shift - (x.to_f64() - mean) * slope));
                 }
@@ -97,6 +120,11 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
 fn affine<T: Real>(x: &[T], y: &mut [T], inner: usize, channels: usize, fast: bool, line: impl Fn(usize) -> (f64, f64, f64) + Sync) {
     let one = |(i, (y, x)): (usize, (&mut [T], &[T]))| {
         let (mean, scale, bias) = line(i % channels);
+        if fast {
+            let (y, x): (&mut [f32], &[f32]) = (bytemuck::cast_slice_mut(y), bytemuck::cast_slice(x));
+            let [mean, scale, bias] = [mean, scale, bias].map(|v| v as f32);
+            return vectorized(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * scale + bias));
+        }
         y.iter_mut().zip(x).for_each(|(y, x)| *y = T::from_f64((x.to_f64() - mean) * scale + bias));
     };
     if fast && in_parallel() {

@@ -1,12 +1,13 @@
 //! Pooling. Planes `[H, W]` are independent; each is done by plain loops, on several threads where there are many.
 
+use super::fast::vectorized;
 use super::{Args, in_parallel, outputs};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::{AvgPool2dOptions, Pool, Pool2dOptions};
 use rayon::prelude::*;
 
-pub(super) fn run<T: Real>(op: &Pool, args: &mut Args) -> Result<()> {
+pub(super) fn run<T: Real>(op: &Pool, args: &mut Args, fast: bool) -> Result<()> {
     let (specs, out_specs) = (args.specs, args.out_specs);
     let size = |shape: &crate::shape::Shape| [shape[2], shape[3]];
     let (from, to) = (size(&specs[0].shape), size(&out_specs[0].shape));
@@ -19,7 +20,19 @@ pub(super) fn run<T: Real>(op: &Pool, args: &mut Args) -> Result<()> {
             if planes == 0 || a.is_empty() {
                 return Ok(());
             }
-            let one = |((x, y), index): ((&[T], &mut [T]), &mut [u32])| max_pool2d(options, x, from, y, index, to);
+            // Without dilation each window has a pixel that is no padding.
+            let fast = fast && options.dilation == [1, 1];
+            let one = |((x, y), index): ((&[T], &mut [T]), &mut [u32])| match fast {
+                true => vectorized(|| {
+                    let (x, y) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(y));
+                    match options.stride[1] {
+                        1 => max_rows::<1>(options, x, from, y, index, to),
+                        2 => max_rows::<2>(options, x, from, y, index, to),
+                        _ => max_rows::<0>(options, x, from, y, index, to),
+                    }
+                }),
+                false => max_pool2d(options, x, from, y, index, to),
+            };
             let x = a.par_chunks_exact(from[0] * from[1]);
             if in_parallel() {
                 x.zip(y.par_chunks_exact_mut(planes)).zip(index.par_chunks_exact_mut(planes)).for_each(one);
@@ -35,12 +48,17 @@ pub(super) fn run<T: Real>(op: &Pool, args: &mut Args) -> Result<()> {
             if area == 0 || windows == 0 {
                 return Ok(());
             }
-            for (dx, (dy, index)) in dx.chunks_exact_mut(area).zip(a.chunks_exact(windows).zip(index.chunks_exact(windows))) {
+            let one = |(dx, (dy, index)): (&mut [T], (&[T], &[u32]))| {
                 for (dy, &i) in dy.iter().zip(index) {
                     if let Some(dx) = dx.get_mut(i as usize) {
                         *dx = T::from_f64(dx.to_f64() + dy.to_f64());
                     }
                 }
+            };
+            if in_parallel() {
+                dx.par_chunks_exact_mut(area).zip(a.par_chunks_exact(windows).zip(index.par_chunks_exact(windows))).for_each(one);
+            } else {
+                dx.chunks_exact_mut(area).zip(a.chunks_exact(windows).zip(index.chunks_exact(windows))).for_each(one);
             }
         }
         Pool::Avg(options) => {
@@ -104,6 +122,37 @@ fn max_pool2d<T: Real>(o: &Pool2dOptions, x: &[T], [h, w]: [usize; 2], y: &mut [
         }
         let (v, i) = best.unwrap_or_default();
         (*y, *index) = (v, i as u32);
+    }
+}
+
+/// [`max_pool2d`] a row of windows and one of their pixels at a time. `S` is the stride along a row, if it is a constant.
+#[inline(always)]
+fn max_rows<const S: usize>(o: &Pool2dOptions, x: &[f32], [h, w]: [usize; 2], y: &mut [f32], index: &mut [u32], [_, ow]: [usize; 2]) {
+    let stride = if S > 0 { S } else { o.stride[1] };
+    for (r, (y, index)) in y.chunks_exact_mut(ow).zip(index.chunks_exact_mut(ow)).enumerate() {
+        let top = r * o.stride[0];
+        let rows = top.saturating_sub(o.padding[0])..(top + o.kernel_size[0]).saturating_sub(o.padding[0]).min(h);
+        // A maximum below which nothing is begins as the window's first pixel.
+        y.fill(f32::NEG_INFINITY);
+        index.iter_mut().enumerate().for_each(|(c, index)| *index = (rows.start * w + (c * stride).saturating_sub(o.padding[1])) as u32);
+        for row in rows {
+            for j in 0..o.kernel_size[1] {
+                // The windows whose pixel j is inside the image: 0 <= c stride + j - padding < w.
+                let first = o.padding[1].saturating_sub(j).div_ceil(stride).min(ow);
+                let last = (w + o.padding[1]).saturating_sub(j).div_ceil(stride).min(ow).max(first);
+                let start = (first * stride + j).saturating_sub(o.padding[1]);
+                let (line, at) = (&x[row * w..(row + 1) * w], row * w + start);
+                let line = line.get(start..).unwrap_or_default();
+                let (y, index) = (&mut y[first..last], &mut index[first..last]);
+                for c in 0..y.len().min(index.len()) {
+                    let v = line[c * stride];
+                    // A tie keeps the first; NaN wins, so that it is not hidden.
+                    let wins = v > y[c] || (v.is_nan() && !y[c].is_nan());
+                    y[c] = if wins { v } else { y[c] };
+                    index[c] = if wins { (at + c * stride) as u32 } else { index[c] };
+                }
+            }
+        }
     }
 }
 

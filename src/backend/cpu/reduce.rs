@@ -1,6 +1,7 @@
 //! Reductions over any set of dimensions.
 
-use super::{Args, outputs};
+use super::fast::{sum, vectorized};
+use super::{Args, in_parallel, outputs};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::{Reduce, ReduceKind};
@@ -61,18 +62,78 @@ pub(super) fn run<T: Real>(op: &Reduce, args: &mut Args, fast: bool) -> Result<(
         }
         return Ok(());
     }
+    if fast && run_fast(op.kind, n, &plan, args) {
+        return Ok(());
+    }
+    let x: &[T] = bytemuck::cast_slice(args.ins[0]);
     let [y] = outputs::<T, 1>(&mut args.outs);
     let one = |(i, y): (usize, &mut T)| {
         let base = offset(i, &plan.kept);
         *y = T::from_f64(reduce(op.kind, n, |j| x[base + offset(j, &plan.reduced)].to_f64()));
     };
     // Outputs are independent; the sum of each is the reference's own loop, so threads cannot change a bit.
-    if fast && super::in_parallel() {
+    if fast && in_parallel() {
         y.par_iter_mut().enumerate().for_each(one)
     } else {
         y.iter_mut().enumerate().for_each(one)
     }
     Ok(())
+}
+
+/// Columns that a thread sums side by side.
+const COLUMNS: usize = 256;
+
+/// Sums whose terms, or whose results, lie side by side. False: not one of those.
+fn run_fast(kind: ReduceKind, n: usize, plan: &Plan, args: &mut Args) -> bool {
+    let [y] = outputs::<f32, 1>(&mut args.outs);
+    let x: &[f32] = bytemuck::cast_slice(args.ins[0]);
+    let scale = match kind {
+        ReduceKind::Sum | ReduceKind::SumSquares => 1.0,
+        ReduceKind::Mean => 1.0 / n as f64,
+        _ => return false,
+    };
+    let term = |v: f64| if kind == ReduceKind::SumSquares { v * v } else { v };
+    let all_but_last = |(sizes, strides): &(Vec<usize>, Vec<i64>)| {
+        let last = sizes.len().saturating_sub(1);
+        (sizes[..last].to_vec(), strides[..last].to_vec())
+    };
+    if let ([.., run], [.., 1]) = (&plan.reduced.0[..], &plan.reduced.1[..]) {
+        let outer = all_but_last(&plan.reduced);
+        let runs = n / run.max(&1);
+        let one = |(i, y): (usize, &mut f32)| {
+            let base = offset(i, &plan.kept);
+            let sums = (0..runs).map(|j| vectorized(|| sum(&x[base + offset(j, &outer)..][..*run], term)));
+            *y = (scale * sums.sum::<f64>()) as f32;
+        };
+        if in_parallel() {
+            y.par_iter_mut().enumerate().for_each(one)
+        } else {
+            y.iter_mut().enumerate().for_each(one)
+        }
+        return true;
+    }
+    if let ([.., columns], [.., 1]) = (&plan.kept.0[..], &plan.kept.1[..]) {
+        let outer = all_but_last(&plan.kept);
+        let mut tasks: Vec<(usize, &mut [f32])> = Vec::new();
+        for (i, row) in y.chunks_exact_mut((*columns).max(1)).enumerate() {
+            tasks.extend(row.chunks_mut(COLUMNS).enumerate().map(|(part, y)| (offset(i, &outer) + part * COLUMNS, y)));
+        }
+        let one = |(base, y): (usize, &mut [f32])| {
+            let mut sums = [0.0f64; COLUMNS];
+            for j in 0..n {
+                let row = &x[base + offset(j, &plan.reduced)..][..y.len()];
+                vectorized(|| sums.iter_mut().zip(row).for_each(|(sum, &v)| *sum += term(v as f64)));
+            }
+            y.iter_mut().zip(sums).for_each(|(y, sum)| *y = (scale * sum) as f32);
+        };
+        if in_parallel() {
+            tasks.into_par_iter().for_each(one)
+        } else {
+            tasks.into_iter().for_each(one)
+        }
+        return true;
+    }
+    false
 }
 
 fn reduce(kind: ReduceKind, n: usize, x: impl Fn(usize) -> f64) -> f64 {

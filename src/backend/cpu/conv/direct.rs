@@ -26,6 +26,25 @@ const LANES: usize = 16;
 const TILE: usize = WIDE * LANES;
 /// Bytes of padded images that one task works on: half of a usual second-level cache.
 const BLOCK_BYTES: usize = 512 << 10;
+/// Bytes of source channels that a block of rows sums at a time: most of a first-level cache.
+const CHANNEL_BYTES: usize = 24 << 10;
+/// Bytes of padded images and gradients that the weight gradient sums at a time: the more, the rarer are sums across lanes.
+const GRADIENT_BYTES: usize = 2 << 20;
+/// Pixels of the weight gradient's lines that are multiplied at a time: four of dy and two of x fit a first-level cache.
+const CHUNK: usize = 768;
+
+/// f32 lanes of a register.
+fn lanes() -> usize {
+    struct Ask;
+    impl WithSimd for Ask {
+        type Output = usize;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            S::F32_LANES
+        }
+    }
+    Arch::new().dispatch(Ask)
+}
 
 /// Whether there are 32 vector registers. A tile of the forward pass then has 8 rows, else 4; one of the weight gradient 4 x 6 sums, else 3 x 4.
 fn many_registers() -> bool {
@@ -197,34 +216,43 @@ impl Part<'_> {
         self.0.taps.iter().flat_map(|&down| self.1.taps.iter().map(move |&right| (down, right)))
     }
 
-    /// Image, row and column of a place in the line.
-    fn coordinates(source: &Source, p: usize) -> (usize, usize, usize) {
-        let at = p % source.plane;
-        (p / source.plane, at / source.cols.len, at % source.cols.len)
-    }
-
-    /// The first place from `p` on that is a result.
-    fn next(&self, source: &Source, p: usize) -> usize {
-        let (image, r, c) = Self::coordinates(source, p);
-        if r < self.0.size && c < self.1.size {
-            p
-        } else if r + 1 < self.0.size {
-            p + source.cols.len - c
-        } else {
-            (image + 1) * source.plane
+    /// The registers full of pixels that cover all results of `images` images, image by image.
+    fn vectors(&self, source: &Source, images: usize, width: usize) -> Vec<Vector> {
+        let (lanes, pitch) = (lanes(), source.cols.len);
+        let mut vectors: Vec<Vector> = Vec::new();
+        for image in 0..images {
+            for r in 0..self.0.size {
+                let mut c = 0;
+                while c < self.1.size {
+                    let p = image * source.plane + r * pitch + c;
+                    if vectors.last().is_none_or(|v| p >= v.start + lanes) {
+                        vectors.push(Vector { start: p, runs: Vec::new() });
+                    }
+                    // The last vector reaches this place.
+                    let Some(vector) = vectors.last_mut() else { continue };
+                    let len = (self.1.size - c).min(vector.start + lanes - p);
+                    let pixel = (self.0.first + r * self.0.step) * width + self.1.first + c * self.1.step;
+                    vector.runs.push(Run { image, pixel, lane: p - vector.start, len });
+                    c += len;
+                }
+            }
         }
+        vectors
     }
+}
 
-    /// Calls `f(image, pixel of a result plane of that width, place in the line, pixels)` for each run of results among the places.
-    fn runs(&self, source: &Source, places: Range<usize>, width: usize, mut f: impl FnMut(usize, usize, usize, usize)) {
-        let mut p = self.next(source, places.start);
-        while p < places.end {
-            let (image, r, c) = Self::coordinates(source, p);
-            let len = (self.1.size - c).min(places.end - p);
-            f(image, (self.0.first + r * self.0.step) * width + self.1.first + c * self.1.step, p, len);
-            p = self.next(source, p + len);
-        }
-    }
+/// Neighbouring lanes of a vector that are neighbouring results: from `pixel` of image `image` on.
+struct Run {
+    image: usize,
+    pixel: usize,
+    lane: usize,
+    len: usize,
+}
+
+/// A register full of pixels: where it starts in the line, and which of its lanes are results.
+struct Vector {
+    start: usize,
+    runs: Vec<Run>,
 }
 
 #[inline(always)]
@@ -235,65 +263,101 @@ fn load<S: Simd>(from: &[f32]) -> S::f32s {
 /// A block of rows of results from packed weights `[term][row]`: each is the sum over terms of weight times the line from the term's offset on.
 struct Correlation<'a, 'b> {
     line: &'a [f32],
-    source: &'a Source,
+    vectors: &'a [Vector],
     images: usize,
-    part: &'a Part<'a>,
+    /// Step of results in a row of the image.
+    step: usize,
     offsets: &'a [usize],
+    /// Terms that are summed at a time.
+    at_once: usize,
     weights: &'a [f32],
     /// One value a row.
     bias: Option<&'a [f32]>,
-    /// Result planes, `[image][row]`, and their width.
+    /// Result planes, `[image][row]`.
     planes: &'a mut [&'b mut [f32]],
-    width: usize,
+    /// Room for the sums of all tiles.
+    memory: &'a mut [f32],
 }
 
 impl Correlation<'_, '_> {
     #[inline(always)]
     fn tiles<S: Simd, const M: usize>(mut self, simd: S) {
-        let wide = WIDE * S::F32_LANES;
-        let end = self.images * self.source.plane;
-        let mut tile = [[0.0f32; TILE]; M];
-        let mut p = self.part.next(self.source, 0);
-        while p < end {
-            let mut sums = [[simd.splat_f32s(0.0); WIDE]; M];
-            for (&offset, weights) in self.offsets.iter().zip(self.weights.as_chunks::<M>().0) {
-                let line = &self.line[offset + p..][..wide];
-                let mut pixels = [simd.splat_f32s(0.0); WIDE];
-                for w in 0..WIDE {
-                    pixels[w] = load::<S>(&line[w * S::F32_LANES..]);
-                }
-                for m in 0..M {
-                    let weight = simd.splat_f32s(weights[m]);
-                    for w in 0..WIDE {
-                        sums[m][w] = simd.mul_add_e_f32s(weight, pixels[w], sums[m][w]);
-                    }
+        let blocks = self.offsets.len().div_ceil(self.at_once).max(1);
+        let tile_len = M * WIDE * S::F32_LANES;
+        let memory = std::mem::take(&mut self.memory);
+        for block in 0..blocks {
+            let terms = block * self.at_once..((block + 1) * self.at_once).min(self.offsets.len());
+            let (offsets, weights) = (&self.offsets[terms.clone()], &self.weights[terms.start * M..terms.end * M]);
+            for (vectors, sums) in self.vectors.chunks(WIDE).zip(memory.chunks_exact_mut(tile_len)) {
+                match vectors {
+                    [a, b, c] => self.tile::<S, M, WIDE>(simd, [a, b, c], offsets, weights, sums, block == 0),
+                    [a, b] => self.tile::<S, M, 2>(simd, [a, b], offsets, weights, sums, block == 0),
+                    [a] => self.tile::<S, M, 1>(simd, [a], offsets, weights, sums, block == 0),
+                    _ => {}
                 }
             }
-            for m in 0..M {
-                for w in 0..WIDE {
-                    tile[m][w * S::F32_LANES..][..S::F32_LANES].copy_from_slice(bytemuck::cast_slice(&[sums[m][w]]));
-                }
-            }
-            self.store(p..(p + wide).min(end), &tile);
-            p = self.part.next(self.source, p + wide);
+        }
+        for (vectors, sums) in self.vectors.chunks(WIDE).zip(memory.chunks_exact(tile_len)) {
+            self.store::<M>(vectors, sums, S::F32_LANES);
         }
     }
 
-    /// Copies the pixels of a tile that are results to where they belong.
-    fn store<const M: usize>(&mut self, places: Range<usize>, tile: &[[f32; TILE]; M]) {
-        let Correlation { source, part, bias, planes, width, .. } = self;
-        part.runs(source, places.clone(), *width, |image, pixel, p, len| {
+    /// Adds terms to the sums of `M` rows and `W` vectors, which begin with 0 in the first block.
+    #[inline(always)]
+    fn tile<S: Simd, const M: usize, const W: usize>(
+        &self,
+        simd: S,
+        vectors: [&Vector; W],
+        offsets: &[usize],
+        weights: &[f32],
+        memory: &mut [f32],
+        first: bool,
+    ) {
+        let lanes = S::F32_LANES;
+        let starts = vectors.map(|vector| vector.start);
+        let mut sums = [[simd.splat_f32s(0.0); W]; M];
+        if !first {
             for m in 0..M {
-                let bias = bias.map_or(0.0, |bias| bias[m]);
-                let from = &tile[m][p - places.start..][..len];
-                let to = &mut planes[image * M + m][pixel..];
-                if part.1.step == 1 {
-                    to[..len].iter_mut().zip(from).for_each(|(to, v)| *to = v + bias);
-                } else {
-                    to.iter_mut().step_by(part.1.step).zip(from).for_each(|(to, v)| *to = v + bias);
+                for w in 0..W {
+                    sums[m][w] = load::<S>(&memory[(m * WIDE + w) * lanes..]);
                 }
             }
-        });
+        }
+        for (&offset, weights) in offsets.iter().zip(weights.as_chunks::<M>().0) {
+            let mut pixels = [simd.splat_f32s(0.0); W];
+            for w in 0..W {
+                pixels[w] = load::<S>(&self.line[offset + starts[w]..]);
+            }
+            for m in 0..M {
+                let weight = simd.splat_f32s(weights[m]);
+                for w in 0..W {
+                    sums[m][w] = simd.mul_add_e_f32s(weight, pixels[w], sums[m][w]);
+                }
+            }
+        }
+        for m in 0..M {
+            for w in 0..W {
+                memory[(m * WIDE + w) * lanes..][..lanes].copy_from_slice(bytemuck::cast_slice(&[sums[m][w]]));
+            }
+        }
+    }
+
+    /// Copies the lanes that are results to where they belong.
+    fn store<const M: usize>(&mut self, vectors: &[Vector], sums: &[f32], lanes: usize) {
+        for (w, vector) in vectors.iter().enumerate() {
+            for run in vector.runs.iter().filter(|run| run.image < self.images) {
+                for m in 0..M {
+                    let bias = self.bias.map_or(0.0, |bias| bias[m]);
+                    let from = &sums[(m * WIDE + w) * lanes + run.lane..][..run.len];
+                    let to = &mut self.planes[run.image * M + m][run.pixel..];
+                    if self.step == 1 {
+                        to[..run.len].iter_mut().zip(from).for_each(|(to, v)| *to = v + bias);
+                    } else {
+                        to.iter_mut().step_by(self.step).zip(from).for_each(|(to, v)| *to = v + bias);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -328,8 +392,11 @@ struct Pass<'a> {
     /// Planes of an image: of the source, and of the result.
     channels: [usize; 2],
     groups: usize,
-    /// The weight of group, result row and source channel (both within the group), and taps.
-    weight: &'a (dyn Fn(usize, usize, usize, usize, usize) -> f32 + Sync),
+    weight: &'a [f32],
+    /// From one group's, result row's and source channel's weights to the next one's.
+    strides: [usize; 3],
+    /// Columns of a kernel.
+    kernel_width: usize,
     /// One value a result row.
     bias: Option<&'a [f32]>,
     /// Height and width of a result plane.
@@ -343,7 +410,7 @@ impl Pass<'_> {
         let images = y.len() / (self.channels[1] * y_plane);
         let blocks = row_blocks(to, if many_registers() { ROWS } else { ROWS / 2 });
         // As many images a task as fill a block, but work for all threads.
-        let fill = BLOCK_BYTES / 4 / self.source.channel(from).max(1);
+        let fill = BLOCK_BYTES / 4 / (from * self.source.channel(1)).max(1);
         let fair = (images * self.groups).div_ceil(4 * rayon::current_num_threads());
         let at_once = fill.min(fair).clamp(1, images);
         // Result planes by task (images, group) and block of rows, in each `[image][row]`.
@@ -356,6 +423,13 @@ impl Pass<'_> {
                 task.iter_mut().zip(&blocks).for_each(|(task, block)| task.extend(planes.by_ref().take(block.len())));
             }
         }
+        let width = self.size[1];
+        let vectors: Vec<Vec<Vector>> = self.parts.iter().map(|part| part.vectors(&self.source, at_once, width)).collect();
+        // Small planes: as many channels at a time as stay in the first-level cache while all their tiles are computed.
+        let channels = match CHANNEL_BYTES / 4 / self.source.channel(at_once).max(1) {
+            0..4 => from,
+            channels => channels,
+        };
         let terms = |part: &Part| from * part.taps().count();
         let all_terms: usize = self.parts.iter().map(terms).sum();
         with_scratch(self.groups * to * all_terms, |packed| {
@@ -384,16 +458,22 @@ impl Pass<'_> {
                     for_each(task.into_iter().enumerate().collect(), |(b, mut planes)| {
                         let bias = self.bias.map(|bias| &bias[group * to + blocks[b].start..][..blocks[b].len()]);
                         for (i, part) in self.parts.iter().enumerate() {
-                            Arch::new().dispatch(Correlation {
-                                line,
-                                source: &self.source,
-                                images: count,
-                                part,
-                                offsets: &offsets[i],
-                                weights: weights[i * blocks.len() + b],
-                                bias,
-                                planes: &mut planes,
-                                width: self.size[1],
+                            // A last task of fewer images takes the first of the vectors.
+                            let end = vectors[i].partition_point(|vector| vector.start < count * self.source.plane);
+                            // Not within the dispatch: a closure would be compiled for any processor.
+                            with_scratch(end.div_ceil(WIDE) * TILE * ROWS, |memory| {
+                                Arch::new().dispatch(Correlation {
+                                    line,
+                                    vectors: &vectors[i][..end],
+                                    images: count,
+                                    step: part.1.step,
+                                    offsets: &offsets[i],
+                                    at_once: channels * part.taps().count().max(1),
+                                    weights: weights[i * blocks.len() + b],
+                                    bias,
+                                    planes: &mut planes,
+                                    memory,
+                                });
                             });
                         }
                     });
@@ -420,11 +500,14 @@ impl Pass<'_> {
                 }
             }
         }
+        let [of_group, of_row, of_channel] = self.strides;
         for_each(places, |(group, part, block, place)| {
-            let mut rows = place.chunks_exact_mut(block.len());
+            let taps: Vec<usize> = part.taps().map(|(down, right)| down.index * self.kernel_width + right.index).collect();
+            let mut terms = place.chunks_exact_mut(block.len());
             for c in 0..from {
-                for ((down, right), weights) in part.taps().zip(&mut rows) {
-                    weights.iter_mut().zip(block.clone()).for_each(|(w, row)| *w = (self.weight)(group, row, c, down.index, right.index));
+                let weight = &self.weight[group * of_group + block.start * of_row + c * of_channel..];
+                for (&tap, term) in taps.iter().zip(&mut terms) {
+                    term.iter_mut().enumerate().for_each(|(row, w)| *w = weight[row * of_row + tap]);
                 }
             }
         });
@@ -439,13 +522,15 @@ fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
 /// `y [N, K, oH, oW]` from `x [N, C, H, W]` and `weight [K, C / groups, kH, kW]`.
 pub(super) fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let ((rows, row_part), (cols, col_part)) = (input_axis(s, 0), input_axis(s, 1));
-    let [cg, kg] = [s.c, s.k].map(|c| c / s.options.groups);
+    let ([cg, kg], taps) = ([s.c, s.k].map(|c| c / s.options.groups), s.kh * s.kw);
     let pass = Pass {
         source: Source::new(rows, cols, [s.h, s.w]),
         parts: vec![Part(&row_part, &col_part)],
         channels: [s.c, s.k],
         groups: s.options.groups,
-        weight: &|group, row, c, i, j| weight[(((group * kg + row) * cg + c) * s.kh + i) * s.kw + j],
+        weight,
+        strides: [kg * cg * taps, cg * taps, taps],
+        kernel_width: s.kw,
         bias,
         size: [s.oh, s.ow],
     };
@@ -455,13 +540,15 @@ pub(super) fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>
 /// `dx [N, C, H, W]` from `dy [N, K, oH, oW]` and `weight [K, C / groups, kH, kW]`.
 pub(super) fn backward_input(s: &Sizes, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
     let ((rows, row_parts), (cols, col_parts)) = (output_axis(s, 0), output_axis(s, 1));
-    let [cg, kg] = [s.c, s.k].map(|c| c / s.options.groups);
+    let ([cg, kg], taps) = ([s.c, s.k].map(|c| c / s.options.groups), s.kh * s.kw);
     let pass = Pass {
         source: Source::new(rows, cols, [s.oh, s.ow]),
         parts: row_parts.iter().flat_map(|rows| col_parts.iter().map(move |cols| Part(rows, cols))).collect(),
         channels: [s.k, s.c],
         groups: s.options.groups,
-        weight: &|group, row, k, i, j| weight[(((group * kg + k) * cg + row) * s.kh + i) * s.kw + j],
+        weight,
+        strides: [kg * cg * taps, taps, cg * taps],
+        kernel_width: s.kw,
         bias: None,
         size: [s.h, s.w],
     };
@@ -479,37 +566,63 @@ struct Products<'a> {
     images: usize,
     /// `[row][term]`
     dw: &'a mut [f32],
+    /// Room for the sums of all tiles.
+    memory: &'a mut [f32],
 }
 
 impl Products<'_> {
     /// `K` rows, `T` terms at a time.
     #[inline(always)]
     fn tiles<S: Simd, const K: usize, const T: usize>(self, simd: S) {
-        let Products { line, plane, offsets, dy, len, images, dw } = self;
-        let terms = offsets.len();
-        for t0 in (0..terms).step_by(T) {
-            // The last tile may repeat the last term.
-            let offsets: [usize; T] = std::array::from_fn(|t| offsets[(t0 + t).min(terms - 1)]);
-            let mut sums = [[simd.splat_f32s(0.0); T]; K];
-            for n in 0..images {
-                let dy: [&[f32]; K] = std::array::from_fn(|k| &dy[(k * images + n) * len..][..len]);
-                let x: [&[f32]; T] = std::array::from_fn(|t| &line[offsets[t] + n * plane..][..len]);
-                for p in (0..len).step_by(S::F32_LANES) {
-                    let mut gradients = [simd.splat_f32s(0.0); K];
-                    for k in 0..K {
-                        gradients[k] = load::<S>(&dy[k][p..]);
-                    }
-                    for t in 0..T {
-                        let pixels = load::<S>(&x[t][p..]);
+        let Products { line, plane, offsets, dy, len, images, dw, memory } = self;
+        let (lanes, terms) = (S::F32_LANES, offsets.len());
+        let tile_len = K * T * lanes;
+        // A part of one image, or some small images.
+        let at_once = (CHUNK / len).max(1);
+        let step = if at_once > 1 { len } else { CHUNK };
+        for n0 in (0..images).step_by(at_once) {
+            for p0 in (0..len).step_by(step) {
+                let (n1, p1) = ((n0 + at_once).min(images), (p0 + step).min(len));
+                for (tile, memory) in memory.chunks_exact_mut(tile_len).take(terms.div_ceil(T)).enumerate() {
+                    // The last tile may repeat the last term.
+                    let mut places = [offsets[terms - 1]; T];
+                    places.iter_mut().zip(&offsets[tile * T..]).for_each(|(place, &offset)| *place = offset);
+                    let mut sums = [[simd.splat_f32s(0.0); T]; K];
+                    if (n0, p0) != (0, 0) {
                         for k in 0..K {
-                            sums[k][t] = simd.mul_add_e_f32s(gradients[k], pixels, sums[k][t]);
+                            for t in 0..T {
+                                sums[k][t] = load::<S>(&memory[(k * T + t) * lanes..]);
+                            }
+                        }
+                    }
+                    for n in n0..n1 {
+                        let dy: [&[f32]; K] = std::array::from_fn(|k| &dy[(k * images + n) * len..][p0..p1]);
+                        let x: [&[f32]; T] = std::array::from_fn(|t| &line[places[t] + n * plane..][p0..p1]);
+                        for p in (0..p1 - p0).step_by(lanes) {
+                            let mut gradients = [simd.splat_f32s(0.0); K];
+                            for k in 0..K {
+                                gradients[k] = load::<S>(&dy[k][p..]);
+                            }
+                            for t in 0..T {
+                                let pixels = load::<S>(&x[t][p..]);
+                                for k in 0..K {
+                                    sums[k][t] = simd.mul_add_e_f32s(gradients[k], pixels, sums[k][t]);
+                                }
+                            }
+                        }
+                    }
+                    for k in 0..K {
+                        for t in 0..T {
+                            memory[(k * T + t) * lanes..][..lanes].copy_from_slice(bytemuck::cast_slice(&[sums[k][t]]));
                         }
                     }
                 }
             }
+        }
+        for (tile, memory) in memory.chunks_exact(tile_len).take(terms.div_ceil(T)).enumerate() {
             for k in 0..K {
-                for t in 0..T.min(terms - t0) {
-                    dw[k * terms + t0 + t] += simd.reduce_sum_f32s(sums[k][t]);
+                for t in 0..T.min(terms - tile * T) {
+                    dw[k * terms + tile * T + t] += simd.reduce_sum_f32s(load::<S>(&memory[(k * T + t) * lanes..]));
                 }
             }
         }
@@ -544,7 +657,7 @@ pub(super) fn backward_weight(s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) 
     let images = x.len() / (s.c * x_plane);
     let (pitch, terms) = (source.cols.len, cg * s.kh * s.kw);
     let len = ((s.oh - 1) * pitch + s.ow).next_multiple_of(LANES);
-    let at_once = (BLOCK_BYTES / 4 / (source.channel(cg) + kg * len)).clamp(1, images);
+    let at_once = (GRADIENT_BYTES / 4 / (source.channel(1) * cg + kg * len)).clamp(1, images);
     let most = if many_registers() { 4 } else { 3 };
     dw.fill(0.0);
     for_each(dw.chunks_exact_mut(kg * terms).enumerate().collect(), |(group, dw)| {
@@ -571,7 +684,11 @@ pub(super) fn backward_weight(s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) 
                         (0..cg).flat_map(of).map(|(c, down, right)| c * channel + source.offset(down, right, count)).collect();
                     let tiles = dw.chunks_mut(most * terms).zip(gradients.chunks(most * count * len)).collect();
                     for_each(tiles, |(dw, dy): (&mut [f32], &[f32])| {
-                        Arch::new().dispatch(Products { line, plane: source.plane, offsets: &offsets, dy, len, images: count, dw });
+                        // At most 4 rows, and 6 terms a tile.
+                        with_scratch((terms + 6) * 4 * LANES, |memory| {
+                            let (plane, offsets) = (source.plane, &offsets[..]);
+                            Arch::new().dispatch(Products { line, plane, offsets, dy, len, images: count, dw, memory });
+                        });
                     });
                 });
             });
