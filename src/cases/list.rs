@@ -404,7 +404,7 @@ fn matmul(c: &mut Cases) {
 fn conv(c: &mut Cases) {
     // (n, c, h, w), (k, kh, kw), stride, padding, dilation, groups, gradients checked
     type Row = ([usize; 4], [usize; 3], [usize; 2], [usize; 2], [usize; 2], usize, bool);
-    let rows: [Row; 18] = [
+    let rows: [Row; 24] = [
         ([1, 1, 1, 1], [1, 1, 1], [1, 1], [0, 0], [1, 1], 1, true),
         ([2, 2, 4, 5], [3, 3, 3], [1, 1], [1, 1], [1, 1], 1, true),
         ([1, 2, 5, 4], [2, 2, 3], [2, 1], [1, 0], [1, 2], 1, true),
@@ -423,6 +423,14 @@ fn conv(c: &mut Cases) {
         ([1, 2, 17, 15], [3, 3, 2], [4, 3], [3, 2], [2, 3], 1, false),
         ([0, 2, 5, 5], [3, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
         ([40, 8, 16, 16], [9, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
+        // Many small images: the CPU puts them side by side.
+        ([17, 3, 4, 5], [5, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
+        ([32, 9, 5, 4], [10, 3, 2], [2, 1], [2, 1], [1, 2], 1, false),
+        ([48, 6, 10, 10], [7, 5, 5], [1, 1], [0, 0], [1, 1], 1, false),
+        // Many channels, which it sums in blocks; rows longer than one piece of its weight gradient.
+        ([3, 130, 7, 7], [9, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
+        ([1, 2, 3, 900], [3, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
+        ([2, 128, 6, 5], [33, 3, 3], [2, 2], [1, 1], [1, 1], 1, false),
     ];
     for (x, [k, kh, kw], stride, padding, dilation, groups, differentiable) in rows {
         let options = Conv2dOptions { stride, padding, dilation, groups };
@@ -462,6 +470,9 @@ fn pool(c: &mut Cases) {
         (windows([2, 2], [3, 3], [1, 1], [1, 1], true), [1, 2, 6, 8]),
         (windows([2, 2], [2, 2], [0, 0], [1, 1], false), [7, 33, 28, 26]),
         (windows([3, 3], [2, 2], [1, 1], [1, 1], true), [3, 17, 15, 14]),
+        (windows([3, 3], [1, 1], [1, 1], [1, 1], false), [2, 3, 21, 37]),
+        (windows([2, 2], [2, 2], [1, 1], [1, 1], false), [2, 3, 9, 35]),
+        (windows([3, 4], [3, 3], [1, 2], [1, 1], true), [2, 3, 20, 40]),
     ];
     for (i, (options, x)) in rows.into_iter().enumerate() {
         let input_size = [x[2], x[3]];

@@ -3,6 +3,7 @@
 //! A call is one forward pass, one training step or one operation. After a first call (which compiles) and a warm-up, blocks of `k` calls are timed, each
 //! ended by reading one number of the last result back; the time of a call is a block's divided by `k`. Inputs are made once and stay on the device.
 
+use super::commands::profile;
 use super::{BenchArgs, note, open_device, say};
 use mappa::nn::recurrent::{Cell, RecurrentNet, RecurrentOptions};
 use mappa::nn::{Activation, Context, Conv2d, Flatten, Linear, MaxPool2d, Module, Sequential, initialize, join, named_parameters};
@@ -12,6 +13,7 @@ use mappa::rng::Stream;
 use mappa::{Device, Error, Result, Tensor, autodiff, models};
 use serde_json::json;
 use std::process::ExitCode;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// A convolution: name, C, H = W, K, kernel, stride, padding, groups.
@@ -301,6 +303,7 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
         return Err(Error::Config(format!("--budget {} and --max-call {} must be above 0 seconds", args.budget, args.max_call)));
     }
     let (device, line) = open_device(&args.device)?;
+    let (device, costs) = if args.profile { device.profiled() } else { (device, Default::default()) };
     if args.one_step {
         let (mut call, _) = workload(chosen[0], &device)?;
         read(&call()?)?;
@@ -347,6 +350,12 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
                 let call = format!("{:.2?}", Duration::from_secs_f64(median));
                 say(format!("{name:26} {value:12.3} {best:12.3} {unit:10} {call:>11} {calls:>6}"));
             }
+        }
+        if args.profile {
+            pollster::block_on(device.sync())?;
+            let mut costs = costs.lock().unwrap_or_else(PoisonError::into_inner);
+            profile(&mut costs, timing.seconds.iter().sum::<f64>() * timing.calls as f64);
+            costs.clear();
         }
         if timing.other_load > 0.25 {
             note(format!("{name}: other processes kept {:.1} cores busy; do not trust this line", timing.other_load));

@@ -92,8 +92,8 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
 /// Rows of a profile that are shown; the rest is summed.
 const PROFILE_ROWS: usize = 24;
 
-/// Where the time of a training went, the costliest first, on stderr.
-fn profile(costs: &mut [Cost], seconds: f64) {
+/// Where the time went, the costliest first, on stderr.
+pub fn profile(costs: &mut [Cost], seconds: f64) {
     costs.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     let busy: f64 = costs.iter().map(|c| c.seconds).sum();
     note(format!("{:>7} {:>6} {:>8} {:>9} {:>8} {:>8}  operation", "seconds", "share", "calls", "us a call", "GFLOP/s", "GB/s"));

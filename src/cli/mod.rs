@@ -261,6 +261,9 @@ struct BenchArgs {
     /// Leave out a workload when one call takes longer
     #[arg(long, default_value_t = 20.0, value_name = "SECONDS")]
     max_call: f64,
+    /// Show at the end where each workload's time went, operation by operation
+    #[arg(long)]
+    profile: bool,
     /// One call of the first workload, for measuring a start from outside
     #[arg(long, hide = true)]
     one_step: bool,

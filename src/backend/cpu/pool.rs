@@ -141,15 +141,23 @@ fn max_rows<const S: usize>(o: &Pool2dOptions, x: &[f32], [h, w]: [usize; 2], y:
                 let first = o.padding[1].saturating_sub(j).div_ceil(stride).min(ow);
                 let last = (w + o.padding[1]).saturating_sub(j).div_ceil(stride).min(ow).max(first);
                 let start = (first * stride + j).saturating_sub(o.padding[1]);
-                let (line, at) = (&x[row * w..(row + 1) * w], row * w + start);
-                let line = line.get(start..).unwrap_or_default();
+                let (line, at) = (x[row * w..(row + 1) * w].get(start..).unwrap_or_default(), row * w + start);
                 let (y, index) = (&mut y[first..last], &mut index[first..last]);
-                for c in 0..y.len().min(index.len()) {
-                    let v = line[c * stride];
+                let best = |y: &mut f32, index: &mut u32, v: f32, at: usize| {
                     // A tie keeps the first; NaN wins, so that it is not hidden.
-                    let wins = v > y[c] || (v.is_nan() && !y[c].is_nan());
-                    y[c] = if wins { v } else { y[c] };
-                    index[c] = if wins { (at + c * stride) as u32 } else { index[c] };
+                    let wins = v > *y || (v.is_nan() && !y.is_nan());
+                    *y = if wins { v } else { *y };
+                    *index = if wins { at as u32 } else { *index };
+                };
+                // Whole strides vectorise; of the last one there may be less.
+                let (strides, rest) = if S > 0 { line.as_chunks::<S>() } else { (&[][..], line) };
+                let whole = strides.len().min(y.len());
+                let (y_rest, index_rest) = (&mut y[whole..], &mut index[whole..]);
+                for (c, v) in rest.iter().step_by(stride).take(y_rest.len()).enumerate() {
+                    best(&mut y_rest[c], &mut index_rest[c], *v, at + (whole + c) * stride);
+                }
+                for (c, ((y, index), v)) in y[..whole].iter_mut().zip(&mut index[..whole]).zip(&strides[..whole]).enumerate() {
+                    best(y, index, v[0], at + c * S);
                 }
             }
         }

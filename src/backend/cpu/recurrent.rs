@@ -111,6 +111,10 @@ pub(super) fn run_fast(op: &Recurrent, args: &mut Args) -> Result<()> {
                 let [input, forget, cell, output] = parts_mut::<4>(act, row, h);
                 let (next_h, next_c) = (&mut next_h[row * h..][..h], &mut next_c[row * h..][..h]);
                 vectorized(|| {
+                    // Slices of one length, so that the loop has no checks and vectorises.
+                    let (x, g, c) = (x.map(|part| &part[..h]), g.map(|part| &part[..h]), &c[..h]);
+                    let (input, forget, cell, output) = (&mut input[..h], &mut forget[..h], &mut cell[..h], &mut output[..h]);
+                    let (next_h, next_c) = (&mut next_h[..h], &mut next_c[..h]);
                     for j in 0..h {
                         let gates = [
                             fast_sigmoid(x[0][j] + g[0][j]),
@@ -137,6 +141,11 @@ pub(super) fn run_fast(op: &Recurrent, args: &mut Args) -> Result<()> {
                 let [d_input, d_forget, d_cell, d_output] = parts_mut::<4>(dgates, row, h);
                 let d_c = &mut dstate_c[row * h..][..h];
                 vectorized(|| {
+                    let (input, forget, cell, output) = (&input[..h], &forget[..h], &cell[..h], &output[..h]);
+                    let (c, next_c, dh, dc) = (&c[..h], &next_c[..h], &dh[..h], &dc[..h]);
+                    let (d_input, d_forget, d_cell, d_output) =
+                        (&mut d_input[..h], &mut d_forget[..h], &mut d_cell[..h], &mut d_output[..h]);
+                    let d_c = &mut d_c[..h];
                     for j in 0..h {
                         let t = tanh(next_c[j]);
                         let dc = dc[j] + dh[j] * output[j] * (1.0 - t * t);
@@ -157,6 +166,8 @@ pub(super) fn run_fast(op: &Recurrent, args: &mut Args) -> Result<()> {
                 let [reset, update, new, hidden] = parts_mut::<4>(act, row, h);
                 let next = &mut next[row * h..][..h];
                 vectorized(|| {
+                    let (x, g, before, next) = (x.map(|part| &part[..h]), g.map(|part| &part[..h]), &before[..h], &mut next[..h]);
+                    let (reset, update, new, hidden) = (&mut reset[..h], &mut update[..h], &mut new[..h], &mut hidden[..h]);
                     for j in 0..h {
                         let (r, z) = (fast_sigmoid(x[0][j] + g[0][j]), fast_sigmoid(x[1][j] + g[1][j]));
                         let n = tanh(x[2][j] + r * g[2][j]);

@@ -11,6 +11,7 @@
 
 use super::Sizes;
 use crate::backend::cpu::in_parallel;
+use crate::op::Conv2dOptions;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -440,10 +441,10 @@ impl Pass<'_> {
                 let count = at_once.min(images - first);
                 let channel = self.source.channel(count);
                 with_scratch(from * channel + TILE, |line| {
-                    for (c, into) in line[..from * channel].chunks_exact_mut(channel).enumerate() {
+                    for_each(line[..from * channel].chunks_exact_mut(channel).enumerate().collect(), |(c, into): (usize, &mut [f32])| {
                         let plane = |n: usize| &x[((first + n) * self.channels[0] + group * from + c) * x_plane..][..x_plane];
                         self.source.fill(into, count, plane);
-                    }
+                    });
                     line[from * channel..].fill(0.0);
                     let line = &*line;
                     let mut at = group * to * all_terms;
@@ -521,6 +522,14 @@ fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
 
 /// `y [N, K, oH, oW]` from `x [N, C, H, W]` and `weight [K, C / groups, kH, kW]`.
 pub(super) fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    if let Some((m, wide)) = side_by_side(s, x.len() / (s.c * s.h * s.w), NARROW[0]) {
+        let sizes = [[s.c, s.h * s.w], [s.k, s.oh * s.ow]];
+        return merged(m, x, y, sizes, |x, y| forward_of(&wide, x, weight, bias, y));
+    }
+    forward_of(s, x, weight, bias, y);
+}
+
+fn forward_of(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let ((rows, row_part), (cols, col_part)) = (input_axis(s, 0), input_axis(s, 1));
     let ([cg, kg], taps) = ([s.c, s.k].map(|c| c / s.options.groups), s.kh * s.kw);
     let pass = Pass {
@@ -537,8 +546,26 @@ pub(super) fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>
     pass.run(x, y);
 }
 
+/// Runs a pass from planes of `sizes[0]` channels and pixels to planes of `sizes[1]` on images side by side.
+fn merged(m: usize, from: &[f32], to: &mut [f32], sizes: [[usize; 2]; 2], pass: impl FnOnce(&[f32], &mut [f32])) {
+    with_scratch(from.len() + to.len(), |both| {
+        let (wide_from, wide_to) = both.split_at_mut(from.len());
+        interleave(from, wide_from, [m, sizes[0][0], sizes[0][1]]);
+        pass(wide_from, wide_to);
+        deinterleave(wide_to, to, [m, sizes[1][0], sizes[1][1]]);
+    });
+}
+
 /// `dx [N, C, H, W]` from `dy [N, K, oH, oW]` and `weight [K, C / groups, kH, kW]`.
 pub(super) fn backward_input(s: &Sizes, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
+    if let Some((m, wide)) = side_by_side(s, dx.len() / (s.c * s.h * s.w), NARROW[0]) {
+        let sizes = [[s.k, s.oh * s.ow], [s.c, s.h * s.w]];
+        return merged(m, dy, dx, sizes, |dy, dx| input_gradient(&wide, dy, weight, dx));
+    }
+    input_gradient(s, dy, weight, dx);
+}
+
+fn input_gradient(s: &Sizes, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
     let ((rows, row_parts), (cols, col_parts)) = (output_axis(s, 0), output_axis(s, 1));
     let ([cg, kg], taps) = ([s.c, s.k].map(|c| c / s.options.groups), s.kh * s.kw);
     let pass = Pass {
@@ -558,12 +585,14 @@ pub(super) fn backward_input(s: &Sizes, dy: &[f32], weight: &[f32], dx: &mut [f3
 /// `dw[k][t] += sum over images and pixels of dy[k][p] x[p + offset of t]`.
 struct Products<'a> {
     line: &'a [f32],
-    plane: usize,
+    /// Pieces of the line, and those of them that are multiplied at a time.
+    segments: &'a [Segment],
+    chunks: &'a [Range<usize>],
     offsets: &'a [usize],
-    /// `[row][image][len]`, 0 where the line has no result.
+    /// Rows of gradients, 0 where the line has no result.
     dy: &'a [f32],
-    len: usize,
-    images: usize,
+    /// Elements of a row.
+    row: usize,
     /// `[row][term]`
     dw: &'a mut [f32],
     /// Room for the sums of all tiles.
@@ -574,47 +603,41 @@ impl Products<'_> {
     /// `K` rows, `T` terms at a time.
     #[inline(always)]
     fn tiles<S: Simd, const K: usize, const T: usize>(self, simd: S) {
-        let Products { line, plane, offsets, dy, len, images, dw, memory } = self;
+        let Products { line, segments, chunks, offsets, dy, row, dw, memory } = self;
         let (lanes, terms) = (S::F32_LANES, offsets.len());
         let tile_len = K * T * lanes;
-        // A part of one image, or some small images.
-        let at_once = (CHUNK / len).max(1);
-        let step = if at_once > 1 { len } else { CHUNK };
-        for n0 in (0..images).step_by(at_once) {
-            for p0 in (0..len).step_by(step) {
-                let (n1, p1) = ((n0 + at_once).min(images), (p0 + step).min(len));
-                for (tile, memory) in memory.chunks_exact_mut(tile_len).take(terms.div_ceil(T)).enumerate() {
-                    // The last tile may repeat the last term.
-                    let mut places = [offsets[terms - 1]; T];
-                    places.iter_mut().zip(&offsets[tile * T..]).for_each(|(place, &offset)| *place = offset);
-                    let mut sums = [[simd.splat_f32s(0.0); T]; K];
-                    if (n0, p0) != (0, 0) {
-                        for k in 0..K {
-                            for t in 0..T {
-                                sums[k][t] = load::<S>(&memory[(k * T + t) * lanes..]);
-                            }
-                        }
-                    }
-                    for n in n0..n1 {
-                        let dy: [&[f32]; K] = std::array::from_fn(|k| &dy[(k * images + n) * len..][p0..p1]);
-                        let x: [&[f32]; T] = std::array::from_fn(|t| &line[places[t] + n * plane..][p0..p1]);
-                        for p in (0..p1 - p0).step_by(lanes) {
-                            let mut gradients = [simd.splat_f32s(0.0); K];
-                            for k in 0..K {
-                                gradients[k] = load::<S>(&dy[k][p..]);
-                            }
-                            for t in 0..T {
-                                let pixels = load::<S>(&x[t][p..]);
-                                for k in 0..K {
-                                    sums[k][t] = simd.mul_add_e_f32s(gradients[k], pixels, sums[k][t]);
-                                }
-                            }
-                        }
-                    }
+        for (i, chunk) in chunks.iter().enumerate() {
+            for (tile, memory) in memory.chunks_exact_mut(tile_len).take(terms.div_ceil(T)).enumerate() {
+                // The last tile may repeat the last term.
+                let mut places = [offsets[terms - 1]; T];
+                places.iter_mut().zip(&offsets[tile * T..]).for_each(|(place, &offset)| *place = offset);
+                let mut sums = [[simd.splat_f32s(0.0); T]; K];
+                if i > 0 {
                     for k in 0..K {
                         for t in 0..T {
-                            memory[(k * T + t) * lanes..][..lanes].copy_from_slice(bytemuck::cast_slice(&[sums[k][t]]));
+                            sums[k][t] = load::<S>(&memory[(k * T + t) * lanes..]);
                         }
+                    }
+                }
+                for segment in &segments[chunk.clone()] {
+                    let dy: [&[f32]; K] = std::array::from_fn(|k| &dy[k * row + segment.dy..][..segment.len]);
+                    let x: [&[f32]; T] = std::array::from_fn(|t| &line[places[t] + segment.x..][..segment.len]);
+                    for p in (0..segment.len).step_by(lanes) {
+                        let mut gradients = [simd.splat_f32s(0.0); K];
+                        for k in 0..K {
+                            gradients[k] = load::<S>(&dy[k][p..]);
+                        }
+                        for t in 0..T {
+                            let pixels = load::<S>(&x[t][p..]);
+                            for k in 0..K {
+                                sums[k][t] = simd.mul_add_e_f32s(gradients[k], pixels, sums[k][t]);
+                            }
+                        }
+                    }
+                }
+                for k in 0..K {
+                    for t in 0..T {
+                        memory[(k * T + t) * lanes..][..lanes].copy_from_slice(bytemuck::cast_slice(&[sums[k][t]]));
                     }
                 }
             }
@@ -634,8 +657,7 @@ impl WithSimd for Products<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let rows = self.dy.len() / (self.images * self.len);
-        match (rows, S::REGISTER_COUNT >= 32) {
+        match (self.dy.len() / self.row, S::REGISTER_COUNT >= 32) {
             (1, true) => self.tiles::<S, 1, 6>(simd),
             (2, true) => self.tiles::<S, 2, 6>(simd),
             (3, true) => self.tiles::<S, 3, 6>(simd),
@@ -647,51 +669,149 @@ impl WithSimd for Products<'_> {
     }
 }
 
+/// A piece of a line: where it begins in a row of gradients and in a channel of the source, a multiple of [`LANES`] long.
+struct Segment {
+    dy: usize,
+    x: usize,
+    len: usize,
+}
+
+/// How the gradients of an image's rows are laid out: one line with the source's pitch, gaps as zeros, or, where the gaps are wider than a register,
+/// a line each.
+struct Lines {
+    /// Rows of an image that are one line.
+    rows: usize,
+    /// Elements of a line.
+    len: usize,
+}
+
+impl Lines {
+    fn new(s: &Sizes, pitch: usize) -> Lines {
+        let rows = if pitch - s.ow < LANES { s.oh } else { 1 };
+        Lines { rows, len: ((rows - 1) * pitch + s.ow).next_multiple_of(LANES) }
+    }
+
+    /// The pieces of `count` images, and how they are grouped.
+    fn segments(&self, source: &Source, s: &Sizes, count: usize) -> (Vec<Segment>, Vec<Range<usize>>) {
+        let mut segments = Vec::new();
+        for image in 0..count {
+            for (i, row) in (0..s.oh).step_by(self.rows).enumerate() {
+                let (dy, x) = ((image * s.oh.div_ceil(self.rows) + i) * self.len, image * source.plane + row * source.cols.len);
+                for at in (0..self.len).step_by(CHUNK) {
+                    segments.push(Segment { dy: dy + at, x: x + at, len: CHUNK.min(self.len - at) });
+                }
+            }
+        }
+        let (mut chunks, mut filled): (Vec<Range<usize>>, usize) = (Vec::new(), 0);
+        for (i, segment) in segments.iter().enumerate() {
+            match chunks.last_mut() {
+                Some(chunk) if filled + segment.len <= CHUNK => chunk.end = i + 1,
+                _ => {
+                    chunks.push(i..i + 1);
+                    filled = 0;
+                }
+            }
+            filled += segment.len;
+        }
+        (segments, chunks)
+    }
+}
+
 /// `dw [K, C / groups, kH, kW]` from `x [N, C, H, W]` and `dy [N, K, oH, oW]`.
 ///
 /// Images are summed in blocks that depend on the sizes alone, so that the result does not depend on the threads.
 pub(super) fn backward_weight(s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    if let Some((m, wide)) = side_by_side(s, x.len() / (s.c * s.h * s.w), NARROW[1]) {
+        return with_scratch(x.len() + dy.len(), |both| {
+            let (wide_x, wide_dy) = both.split_at_mut(x.len());
+            interleave(x, wide_x, [m, s.c, s.h * s.w]);
+            interleave(dy, wide_dy, [m, s.k, s.oh * s.ow]);
+            weight_gradient(&wide, wide_x, wide_dy, dw);
+        });
+    }
+    weight_gradient(s, x, dy, dw);
+}
+
+fn weight_gradient(s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let ((rows, row_part), (cols, col_part)) = (input_axis(s, 0), input_axis(s, 1));
     let (source, part, groups) = (Source::new(rows, cols, [s.h, s.w]), Part(&row_part, &col_part), s.options.groups);
     let ([cg, kg], [x_plane, y_plane]) = ([s.c, s.k].map(|c| c / groups), [s.h * s.w, s.oh * s.ow]);
     let images = x.len() / (s.c * x_plane);
     let (pitch, terms) = (source.cols.len, cg * s.kh * s.kw);
-    let len = ((s.oh - 1) * pitch + s.ow).next_multiple_of(LANES);
-    let at_once = (GRADIENT_BYTES / 4 / (source.channel(1) * cg + kg * len)).clamp(1, images);
+    let lines = Lines::new(s, pitch);
+    let image = s.oh.div_ceil(lines.rows) * lines.len;
+    let at_once = (GRADIENT_BYTES / 4 / (source.channel(1) * cg + kg * image)).clamp(1, images);
     let most = if many_registers() { 4 } else { 3 };
     dw.fill(0.0);
     for_each(dw.chunks_exact_mut(kg * terms).enumerate().collect(), |(group, dw)| {
         for first in (0..images).step_by(at_once) {
             let count = at_once.min(images - first);
-            let channel = source.channel(count);
+            let (channel, row) = (source.channel(count), count * image);
+            let (segments, chunks) = lines.segments(&source, s, count);
             with_scratch(cg * channel + TILE, |line| {
-                with_scratch(kg * count * len, |gradients| {
+                with_scratch(kg * row, |gradients| {
                     let channels = line[..cg * channel].chunks_exact_mut(channel).enumerate().collect();
                     for_each(channels, |(c, into): (usize, &mut [f32])| {
                         source.fill(into, count, |n| &x[((first + n) * s.c + group * cg + c) * x_plane..][..x_plane]);
                     });
                     line[cg * channel..].fill(0.0);
-                    let planes = gradients.chunks_exact_mut(len).enumerate().collect();
+                    let planes = gradients.chunks_exact_mut(image).enumerate().collect();
                     for_each(planes, |(i, into): (usize, &mut [f32])| {
                         let (k, n) = (i / count, i % count);
                         let plane = &dy[((first + n) * s.k + group * kg + k) * y_plane..][..y_plane];
                         into.fill(0.0);
-                        into.chunks_mut(pitch).zip(plane.chunks_exact(s.ow)).for_each(|(to, row)| to[..s.ow].copy_from_slice(row));
+                        let to = into.chunks_mut(if lines.rows == 1 { lines.len } else { pitch });
+                        to.zip(plane.chunks_exact(s.ow)).for_each(|(to, row)| to[..s.ow].copy_from_slice(row));
                     });
                     let (line, gradients) = (&*line, &*gradients);
                     let of = |c: usize| part.taps().map(move |(down, right)| (c, down, right));
                     let offsets: Vec<usize> =
                         (0..cg).flat_map(of).map(|(c, down, right)| c * channel + source.offset(down, right, count)).collect();
-                    let tiles = dw.chunks_mut(most * terms).zip(gradients.chunks(most * count * len)).collect();
+                    let tiles = dw.chunks_mut(most * terms).zip(gradients.chunks(most * row)).collect();
                     for_each(tiles, |(dw, dy): (&mut [f32], &[f32])| {
                         // At most 4 rows, and 6 terms a tile.
                         with_scratch((terms + 6) * 4 * LANES, |memory| {
-                            let (plane, offsets) = (source.plane, &offsets[..]);
-                            Arch::new().dispatch(Products { line, plane, offsets, dy, len, images: count, dw, memory });
+                            let (segments, chunks, offsets) = (&segments[..], &chunks[..], &offsets[..]);
+                            Arch::new().dispatch(Products { line, segments, chunks, offsets, dy, row, dw, memory });
                         });
                     });
                 });
             });
         }
+    });
+}
+
+/// Rows of at most so many pixels leave so much of a register empty that it pays to put images side by side: in passes whose results are planes,
+/// which must be taken apart again, and in the weight gradient. Measured on images of 4x4, 8x8 and 10x10 (AVX-512).
+const NARROW: [usize; 2] = [6, 12];
+
+/// Small images as one wide one: `m` images side by side, pixel by pixel, `[N / m, C, H, W m]`. A tap of the next column is then `m` further on: a dilation.
+fn side_by_side(s: &Sizes, images: usize, narrow: usize) -> Option<(usize, Sizes)> {
+    let o = &s.options;
+    if s.ow.max(s.w) > narrow || o.stride[1] != 1 || o.groups != 1 {
+        return None;
+    }
+    let m = (LANES..=4 * LANES).rev().find(|m| images.is_multiple_of(*m))?;
+    let options = Conv2dOptions { padding: [o.padding[0], m * o.padding[1]], dilation: [o.dilation[0], m * o.dilation[1]], ..*o };
+    Some((m, Sizes { w: m * s.w, ow: m * s.ow, options, ..*s }))
+}
+
+/// `[N / m, m, channels, plane] -> [N / m, channels, plane, m]`
+fn interleave(from: &[f32], to: &mut [f32], [m, channels, plane]: [usize; 3]) {
+    for_each(to.chunks_exact_mut(plane * m).enumerate().collect(), |(i, to): (usize, &mut [f32])| {
+        let (block, c) = (i / channels, i % channels);
+        for n in 0..m {
+            let from = &from[((block * m + n) * channels + c) * plane..][..plane];
+            to[n..].iter_mut().step_by(m).zip(from).for_each(|(to, &v)| *to = v);
+        }
+    });
+}
+
+/// The inverse of [`interleave`].
+fn deinterleave(from: &[f32], to: &mut [f32], [m, channels, plane]: [usize; 3]) {
+    for_each(to.chunks_exact_mut(plane).enumerate().collect(), |(i, to): (usize, &mut [f32])| {
+        let (n, c) = (i / channels, i % channels);
+        let from = &from[(n / m * channels + c) * plane * m + n % m..];
+        to.iter_mut().zip(from.iter().step_by(m)).for_each(|(to, &v)| *to = v);
     });
 }
