@@ -9,12 +9,14 @@
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is group * splits + split. PASS 2 with splits > 1 writes partial sums
 //            [splits, K, C/groups, kH, kW], which the reduce kernel then adds in a fixed order: no atomics, the same bits every time;
 //            of f16 operands they are f32 (R).
-// Overrides  PASS, BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl
+// Overrides  PASS, BIAS, STRIDED; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or shared/lanes.wgsl in its place
 // Precision  the terms of one split summed in f32, in order.
 //#include shared/f32.wgsl
 
 override PASS: u32 = 0u;
 override BIAS: bool = false;
+// PASS 1: whether a stride is not 1.
+override STRIDED: bool = false;
 
 struct Params {
     n: u32,
@@ -106,6 +108,153 @@ fn load_b(k: u32, col: u32) -> f32 {
             let at = input_index(k / pixels, col / taps, pixel / params.ow, pixel % params.ow, tap / params.kw, tap % params.kw);
             if at < 0 { return 0.0; }
             return f32(first[at]);
+        }
+    }
+}
+
+// As shared/lanes.wgsl asks for them: divisions once a column, terms by counting. Beyond the matrix its last row or column is read again.
+struct Column {
+    // What of the address does not depend on the term.
+    base: u32,
+    // PASS 0, 2: the input's row and column under tap 0 of output 0, plus stride or dilation. PASS 1: the padded input pixel.
+    h: u32,
+    w: u32,
+    // Where row 0 of the result has this column.
+    result: u32,
+}
+const NOWHERE: u32 = 0xffffffffu;
+var<private> columns: array<Column, 16>;
+// A row of the result: from its column in row 0, and what is added.
+var<private> row_at: u32;
+var<private> row_bias: f32;
+// The term: PASS 0 and 1 channel and tap, PASS 2 image and output pixel; `a_at` is its place in the second operand.
+var<private> outer: u32;
+var<private> down: u32;
+var<private> right: u32;
+var<private> a_at: u32;
+
+fn column(n: u32, any_col: u32) {
+    let col = min(any_col, params.cols - 1u);
+    switch PASS {
+        case 0u: {
+            let pixels = params.oh * params.ow;
+            let pixel = col % pixels;
+            columns[n].base = (col / pixels * params.c + channel_group * params.cg) * params.h * params.w;
+            // Padding wraps around: a row or column above the image is a huge number.
+            columns[n].h = pixel / params.ow * params.stride_h - params.pad_h;
+            columns[n].w = pixel % params.ow * params.stride_w - params.pad_w;
+            columns[n].result = (col / pixels * params.k + channel_group * params.kg) * pixels + pixel;
+        }
+        case 1u: {
+            let pixels = params.h * params.w;
+            let pixel = col % pixels;
+            columns[n].base = (col / pixels * params.k + channel_group * params.kg) * params.oh * params.ow;
+            columns[n].h = pixel / params.w + params.pad_h;
+            columns[n].w = pixel % params.w + params.pad_w;
+            columns[n].result = (col / pixels * params.c + channel_group * params.cg) * pixels + pixel;
+        }
+        default: {
+            let taps = params.kh * params.kw;
+            let tap = col % taps;
+            columns[n].base = (channel_group * params.cg + col / taps) * params.h * params.w;
+            columns[n].h = tap / params.kw * params.dil_h - params.pad_h;
+            columns[n].w = tap % params.kw * params.dil_w - params.pad_w;
+            columns[n].result = (split * params.k + channel_group * params.kg) * params.cols + col;
+        }
+    }
+    if any_col >= params.cols { columns[n].result = NOWHERE; }
+}
+
+fn begin_row(row: u32) -> bool {
+    switch PASS {
+        case 0u: {
+            row_at = row * params.oh * params.ow;
+            if BIAS { row_bias = f32(bias[channel_group * params.kg + min(row, params.rows - 1u)]); }
+        }
+        case 1u: { row_at = row * params.h * params.w; }
+        default: { row_at = row * params.cols; }
+    }
+    return row < params.rows;
+}
+
+fn put(n: u32, value: f32) {
+    let at = columns[n].result;
+    if at == NOWHERE { return; }
+    var v = value;
+    if BIAS { v += row_bias; }
+    result[row_at + at] = R(v);
+}
+
+fn term(k: u32) {
+    if PASS == 2u {
+        let pixels = params.oh * params.ow;
+        outer = k / pixels;
+        down = k % pixels / params.ow;
+        right = k % params.ow;
+        a_at = (outer * params.k + channel_group * params.kg) * pixels + k % pixels;
+    } else {
+        let taps = params.kh * params.kw;
+        outer = k / taps;
+        down = k % taps / params.kw;
+        right = k % params.kw;
+        if PASS == 0u { a_at = channel_group * params.kg * params.terms + k; }
+        if PASS == 1u { a_at = (channel_group * params.kg + outer) * params.cg * taps + k % taps; }
+    }
+}
+
+fn next_term() {
+    a_at++;
+    right++;
+    if right == select(params.kw, params.ow, PASS == 2u) {
+        right = 0u;
+        down++;
+        if down == select(params.kh, params.oh, PASS == 2u) {
+            down = 0u;
+            outer++;
+            // On to the next channel's taps, past the other rows'; or to the next image, past the other channels.
+            if PASS == 1u { a_at += (params.cg - 1u) * params.kh * params.kw; }
+            if PASS == 2u { a_at += (params.k - 1u) * params.oh * params.ow; }
+        }
+    }
+}
+
+fn at_row(any_row: u32) -> f32 {
+    let row = min(any_row, params.rows - 1u);
+    switch PASS {
+        case 0u: { return f32(second[a_at + row * params.terms]); }
+        case 1u: { return f32(second[a_at + row * params.kh * params.kw]); }
+        default: { return f32(second[a_at + row * params.oh * params.ow]); }
+    }
+}
+
+fn at_column(n: u32) -> f32 {
+    let column = columns[n];
+    switch PASS {
+        case 0u: {
+            let h = column.h + down * params.dil_h;
+            let w = column.w + right * params.dil_w;
+            if h >= params.h || w >= params.w { return 0.0; }
+            return f32(first[column.base + (outer * params.h + h) * params.w + w]);
+        }
+        case 1u: {
+            var h = column.h - down * params.dil_h;
+            var w = column.w - right * params.dil_w;
+            if STRIDED {
+                // There is an output pixel that saw this input pixel through the tap if the strides divide.
+                if i32(h) < 0 || i32(w) < 0 { return 0.0; }
+                let padded = vec2(h, w);
+                h = divided(h, 1.0 / f32(params.stride_h));
+                w = divided(w, 1.0 / f32(params.stride_w));
+                if h * params.stride_h != padded.x || w * params.stride_w != padded.y { return 0.0; }
+            }
+            if h >= params.oh || w >= params.ow { return 0.0; }
+            return f32(first[column.base + (outer * params.oh + h) * params.ow + w]);
+        }
+        default: {
+            let h = column.h + down * params.stride_h;
+            let w = column.w + right * params.stride_w;
+            if h >= params.h || w >= params.w { return 0.0; }
+            return f32(first[column.base + (outer * params.c * params.h + h) * params.w + w]);
         }
     }
 }

@@ -78,16 +78,21 @@ fn max_pool2d_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wor
     let at = flat_group(group, groups) * WG + lane;
     if at >= params3.total { return; }
     let area = params3.h * params3.w;
-    let pixel = at % area;
-    let plane = at / area * params3.oh * params3.ow;
+    let image = at / area;
+    let pixel = at - image * area;
+    let plane = image * params3.oh * params3.ow;
+    let pixel_row = pixel / params3.w;
+    let pixel_col = pixel - pixel_row * params3.w;
     var sum = 0.0;
     for (var i = 0u; i < params3.kernel_h; i++) {
-        let top = i32(pixel / params3.w + params3.pad_h) - i32(i * params3.dil_h);
-        if top < 0 || u32(top) % params3.stride_h != 0u || u32(top) / params3.stride_h >= params3.oh { continue; }
+        let top = i32(pixel_row + params3.pad_h) - i32(i * params3.dil_h);
+        let row = divided(u32(top), 1.0 / f32(params3.stride_h));
+        if top < 0 || row * params3.stride_h != u32(top) || row >= params3.oh { continue; }
         for (var j = 0u; j < params3.kernel_w; j++) {
-            let left = i32(pixel % params3.w + params3.pad_w) - i32(j * params3.dil_w);
-            if left < 0 || u32(left) % params3.stride_w != 0u || u32(left) / params3.stride_w >= params3.ow { continue; }
-            let window = plane + u32(top) / params3.stride_h * params3.ow + u32(left) / params3.stride_w;
+            let left = i32(pixel_col + params3.pad_w) - i32(j * params3.dil_w);
+            let col = divided(u32(left), 1.0 / f32(params3.stride_w));
+            if left < 0 || col * params3.stride_w != u32(left) || col >= params3.ow { continue; }
+            let window = plane + row * params3.ow + col;
             if winners[window] == pixel { sum += f32(x[window]); }
         }
     }

@@ -17,13 +17,15 @@ const PAGE: &str = r#"<!doctype html><script type="module">
 const report = { modules: 0, pipelines: 0, leftOut: 0, messages: [] };
 try {
     const adapter = await navigator.gpu.requestAdapter();
-    // The f16 variants need a feature that not every browser's device has.
+    // Some variants need a feature that not every browser's device has.
     report.f16 = adapter.features.has("shader-f16");
-    const device = await adapter.requestDevice({ requiredFeatures: report.f16 ? ["shader-f16"] : [] });
+    report.subgroups = adapter.features.has("subgroups");
+    const features = ["shader-f16", "subgroups"].filter(name => adapter.features.has(name));
+    const device = await adapter.requestDevice({ requiredFeatures: features });
     report.adapter = [adapter.info?.vendor, adapter.info?.architecture, adapter.info?.description].join(" ");
     const modules = new Map();
-    for (const { name, text, entry, constants, half } of await (await fetch("/shaders")).json()) {
-        if (half && !report.f16) { report.leftOut++; continue; }
+    for (const { name, text, entry, constants, half, lanes } of await (await fetch("/shaders")).json()) {
+        if (half && !report.f16 || lanes && !report.subgroups) { report.leftOut++; continue; }
         if (!modules.has(text)) {
             const module = device.createShaderModule({ code: text });
             for (const m of (await module.getCompilationInfo()).messages)
@@ -95,9 +97,12 @@ fn a_browser_compiles_every_specialisation() {
     };
     let pipelines = common::pipelines();
     let shader = |d: &mappa::backend::gpu::kernels::Dispatch| {
-        let text = Sources::default().expand(d.kernel.file, d.kernel.storage, &d.kernel.specs).unwrap();
+        let text = Sources::default().expand(d.kernel.file, d.kernel.variant, &d.kernel.specs).unwrap();
+        let lanes = d.kernel.variant.lanes;
+        // naga knows no such line, the language asks for it.
+        let text = if lanes { format!("enable subgroups;\n{text}") } else { text };
         let constants: serde_json::Map<String, Value> = d.kernel.constants.iter().map(|&(k, v)| (k.to_owned(), json!(v))).collect();
-        json!({ "name": d.kernel.file, "text": text, "entry": d.kernel.entry, "constants": constants, "half": d.kernel.storage != Storage::F32 })
+        json!({ "name": d.kernel.file, "text": text, "entry": d.kernel.entry, "constants": constants, "half": d.kernel.variant.storage != Storage::F32, "lanes": lanes })
     };
     let shaders = serde_json::to_string(&pipelines.iter().map(shader).collect::<Vec<_>>()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -127,17 +132,22 @@ fn a_browser_compiles_every_specialisation() {
         assert!(browser.0.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(300), "{chromium} sent no report");
     };
     println!(
-        "{}: {} modules, {} pipelines, {} of f16 left out, {:.1} s",
+        "{}: {} modules, {} pipelines, {} left out (f16: {}, subgroups: {}), {:.1} s",
         report["adapter"],
         report["modules"],
         report["pipelines"],
         report["leftOut"],
+        report["f16"],
+        report["subgroups"],
         begun.elapsed().as_secs_f64()
     );
     let messages: Vec<&str> = report["messages"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert!(messages.is_empty(), "{} messages:\n{}", messages.len(), messages.join("\n"));
-    // All, or all but the f16 variants where the browser's device has no f16.
-    let half = pipelines.iter().filter(|d| d.kernel.storage != Storage::F32).count();
-    let left_out = if report["f16"] == true { 0 } else { half };
+    // All, or all but the variants that need what the browser's device has not.
+    let lacks = |feature: &str, needed: bool| needed && report[feature] != true;
+    let left_out = |d: &mappa::backend::gpu::kernels::Dispatch| {
+        lacks("f16", d.kernel.variant.storage != Storage::F32) || lacks("subgroups", d.kernel.variant.lanes)
+    };
+    let left_out = pipelines.iter().filter(|d| left_out(d)).count();
     assert_eq!((&report["pipelines"], &report["leftOut"]), (&json!(pipelines.len() - left_out), &json!(left_out)));
 }

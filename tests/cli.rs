@@ -127,6 +127,50 @@ fn check_finite_names_layer_and_operation_and_keeps_the_evidence() {
 }
 
 #[test]
+fn a_folder_of_pictures_is_trained_on_measured_and_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for (class, colour) in [("leaf", [30, 180, 40]), ("sky", [40, 90, 220])] {
+        fs::create_dir_all(at("photos").join(class)).unwrap();
+        for i in 0..24u8 {
+            let picture =
+                image::RgbImage::from_fn(20, 12, |x, y| image::Rgb(colour.map(|c: u8| c.wrapping_add(i).wrapping_add((x + y) as u8))));
+            picture.save(at("photos").join(class).join(format!("{i}.png"))).unwrap();
+        }
+    }
+    fs::write(at("photos/sky/broken.jpg"), "no picture").unwrap();
+    let (data, out) = (at("photos").display().to_string(), at("run"));
+    let args = [
+        "train",
+        "--device",
+        "cpu",
+        "--data",
+        &data,
+        "--size",
+        "16",
+        "--model",
+        "mlp",
+        "--epochs",
+        "4",
+        "--out",
+        &out.display().to_string(),
+    ];
+    let output = mappa(&args).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).to_string();
+    assert!(output.status.success() && text.contains("broken.jpg") && text.contains("3x16x16"), "{text}");
+    let picture = at("photos/sky/3.png").display().to_string();
+    let line = run(&["predict".to_owned(), out.display().to_string(), picture, "--json".into()]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(line.trim()).unwrap()["class"], "sky", "{line}");
+    // The run remembers the size.
+    run(&["eval".to_owned(), out.display().to_string(), "--json".into()]);
+    run(&["train", "--resume", &out.display().to_string(), "--epochs", "5", "--json", "--device", "cpu"].map(str::to_owned));
+    refused(&["train", "--data", &data, "--size", "0"], 2, &["--size 0", "4 to 1024"]);
+    refused(&["train", "--size", "64", "--device", "cpu"], 2, &["--size 64", "8 x 8"]);
+    fs::remove_dir_all(at("photos/sky")).unwrap();
+    refused(&["train", "--data", &data], 2, &["photos", "at least two, one for each class"]);
+}
+
+#[test]
 fn diff_shows_layers_and_gradients() {
     let text = run(&["diff", "lenet5", "--device", "cpu", "--input", "1x28x28", "--batch-size", "2"].map(str::to_owned));
     assert!(text.contains("conv1") && text.contains("gradient") && text.contains("operations are within their tolerances"), "{text}");

@@ -20,6 +20,9 @@ const MAX_ELEMENTS: usize = 4 << 20;
 
 /// How f16 is stored: compiled for cases of f16 only.
 const F16: &str = "shared/f16.wgsl";
+/// How products are shared out among subgroups of eight lanes, in the place of [`TILE`].
+const LANES: &str = "shared/lanes.wgsl";
+const TILE: &str = "shared/tile.wgsl";
 
 /// One edit: in `file`, the one place that reads `from` becomes `to`.
 struct Fault {
@@ -57,13 +60,13 @@ const FAULTS: &[Fault] = &[
     fault("scan", "params2.len - 1u - step, FLAG", "params2.len - step, FLAG", "reverse order off by one"),
     fault("scan", "if a == b { return i < j; }", "if a == b { return i > j; }", "equal elements in reverse order"),
     fault("scan", "if place < params3.k", "if place + 1u < params3.k", "the last of the k left out"),
-    fault("matmul", "v += f32(bias[col])", "v += f32(bias[row])", "bias added by row"),
+    fault("matmul", "v += f32(bias[col])", "v += f32(bias[0])", "one bias for all columns"),
     fault("matmul", "base_b = offset8(batch, params.sizes, params.stride_b)", "base_b = offset8(batch, params.sizes, params.stride_a)", "broadcast batch of b read with the strides of a"),
     fault("matmul", "row * params.a_row + k * params.a_col", "row * params.a_col + k * params.a_row", "transposition flag inverted"),
     fault("conv", "oh * params.stride_h + i * params.dil_h", "oh * params.stride_h + i", "dilation ignored in one axis"),
     fault("conv", "v += f32(bias[k])", "v += f32(bias[row])", "bias counted within the group"),
     fault("conv", "u32(w) % params.stride_w != 0u", "u32(w) % params.stride_h != 0u", "strides of the two axes mixed up in the input gradient"),
-    fault("conv", "(split * params.k + channel_group", "(channel_group", "partial sums of the weight gradient overwrite each other"),
+    fault("conv", "result[(split * params.k + channel_group", "result[(channel_group", "partial sums of the weight gradient overwrite each other"),
     fault("conv", "h >= i32(params.h)", "h > i32(params.h)", "one row of padding read as data"),
     fault("pool", "v > best ||", "v >= best ||", "a tie goes to the last index"),
     fault("pool", "var found = false;", "var found = true;", "a maximum starts from 0"),
@@ -121,6 +124,15 @@ const FAULTS: &[Fault] = &[
     fault("shared/math.wgsl", "if abs(x) > 0.35 ||", "if abs(x) > 3.5 ||", "e^x - 1's series used outside its range"),
     fault("shared/math.wgsl", "if bitcast<f32>(bits) > rest { bits -= 0x00800000u; }", "", "a remainder subtracts too much"),
     fault("shared/math.wgsl", "floor(0.5 * b) != 0.5 * b", "true", "even powers of negative numbers are negative"),
+    fault("shared/lanes.wgsl", "sums[m + 5u][n] += a5 * b[n];", "sums[m + 5u][n] += a4 * b[n];", "a row read from its neighbour's lane"),
+    fault("shared/lanes.wgsl", "column(n, col0 + 8u * n + lane)", "column(n, col0 + 8u * n)", "one column for all lanes"),
+    fault("shared/lanes.wgsl", "        next_term();", "        if k % 64u != 63u { next_term(); }", "every 64th term taken twice"),
+    fault("shared/lanes.wgsl", "for (var m = 8u; m < TM; m++)", "for (var m = 9u; m < TM; m++)", "a row in the middle left out"),
+    fault("matmul", "results[n] = select(NOWHERE, col, col < params.n)", "results[n] = col", "columns behind the last one written"),
+    fault("conv", "a_at += (params.cg - 1u) * params.kh * params.kw;", "a_at += params.cg * params.kh * params.kw;", "the next channel's weights missed by one row"),
+    fault("conv", "columns[n].result = (split * params.k", "columns[n].result = (0u * params.k", "partial sums of the lanes' weight gradient overwrite each other"),
+    fault("conv", "h * params.stride_h != padded.x", "false", "rows between two strides given the gradient of the one before"),
+    fault("conv", "a_at += (params.k - 1u) * params.oh * params.ow;", "", "the second image read from the first one's channels"),
     fault("shared/philox.wgsl", "round < 10u", "round < 9u", "one round of Philox missing"),
     fault("shared/philox.wgsl", " + (mid2 >> 16u)", "", "carry of a wide product lost"),
     fault("shared/tile.wgsl", "sums[m][n] += a * b[n]", "sums[m][n] = a * b[n]", "only the last term kept"),
@@ -130,8 +142,13 @@ const FAULTS: &[Fault] = &[
 
 /// The families whose source is, or includes, `file`.
 fn families(file: &str) -> BTreeSet<&'static str> {
-    // Where an operand is f16, f16.wgsl takes the place of f32.wgsl.
-    let include = format!("//#include {}", if file == F16 { "shared/f32.wgsl" } else { file });
+    // The file whose place a variant's takes.
+    let place = match file {
+        F16 => "shared/f32.wgsl",
+        LANES => TILE,
+        file => file,
+    };
+    let include = format!("//#include {place}");
     let uses = |name: &str, text: &str| name == file || text.lines().any(|line| line == include);
     SOURCES.iter().filter(|(name, text)| uses(name, text)).map(|(name, _)| *name).collect()
 }
@@ -139,9 +156,7 @@ fn families(file: &str) -> BTreeSet<&'static str> {
 #[test]
 fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
     // Without a GPU at all there is nothing to test.
-    if common::gpu(GpuOptions::default()).is_none() {
-        return;
-    }
+    let Some(plain) = common::gpu(GpuOptions::default()) else { return };
     let reference = Cpu::reference().unwrap();
     // Small ones first: most faults show there.
     let sorted = |mut cases: Vec<Case>| {
@@ -159,19 +174,27 @@ fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
         let mut sources = Sources::default();
         let text = sources.get(file).unwrap().replacen(from, to, 1);
         sources.replace(file, text).unwrap();
-        let gpu = common::gpu(GpuOptions { sources, ..Default::default() }).unwrap();
-        if *file == F16 && !gpu.capabilities().f16 {
-            println!("{file}: {what}: not tried, the adapter has no f16");
+        if *file == F16 && !plain.capabilities().f16 || *file == LANES && !plain.has_eight_lanes() {
+            println!("{file}: {what}: not tried, the adapter has no such variant");
             continue;
         }
         tried.push(*file);
         let families = families(file);
         let cases = if *file == F16 { &half } else { &single };
-        let caught = cases.iter().filter(|case| families.contains(case.op.family())).find_map(|case| {
-            let outcome = run_case(case, &reference, &gpu)
-                .unwrap_or_else(|e| panic!("{what}: the fault breaks {file} instead of its numbers: {case}: {e}"));
-            outcome.failure.map(|failure| format!("{case}: {failure}"))
-        });
+        let failure = |subgroups: bool| {
+            let gpu = common::gpu(GpuOptions { subgroups, sources: sources.clone(), ..Default::default() }).unwrap();
+            cases.iter().filter(|case| families.contains(case.op.family())).find_map(|case| {
+                let outcome = run_case(case, &reference, &gpu)
+                    .unwrap_or_else(|e| panic!("{what}: the fault breaks {file} instead of its numbers: {case}: {e}"));
+                outcome.failure.map(|failure| format!("{case}: {failure}"))
+            })
+        };
+        // A product's source is in two variants: what the one does not run, the other does.
+        let caught = match *file {
+            TILE => failure(false),
+            "matmul" | "conv" => failure(true).or_else(|| failure(false)),
+            _ => failure(true),
+        };
         match caught {
             Some(by) => println!("{:.1} s {file}: {what}: caught by {by}", started.elapsed().as_secs_f64()),
             None => missed.push(format!("{file}: {what}")),
@@ -184,7 +207,8 @@ fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
 #[test]
 fn diff_names_layer_and_operation_of_a_fault() {
     let mut sources = Sources::default();
-    let text = sources.get("conv").unwrap().replacen("v += f32(bias[k])", "v -= f32(bias[k])", 1);
+    let text =
+        sources.get("conv").unwrap().replacen("v += row_bias", "v -= row_bias", 1).replacen("v += f32(bias[k])", "v -= f32(bias[k])", 1);
     sources.replace("conv", text).unwrap();
     let Some(gpu) = common::gpu(GpuOptions { sources, ..Default::default() }) else { return };
     let step = Step { model: "lenet5", input: [1, 28, 28], batch_size: 2, classes: 10, seed: 1 };

@@ -286,9 +286,9 @@ fn every_family_has_a_file_of_its_stem_in_every_layer_and_rows_in_the_cases() {
     let families: BTreeSet<String> = all().iter().map(|case| case.op.family().to_owned()).collect();
     // The opening for operations from outside has files but neither cases nor a shader; tests/custom_op.rs brings its own.
     let files = || families.iter().cloned().chain(["custom".to_owned()]).collect::<BTreeSet<_>>();
-    // Files beside the families: tolerances in src/op, tile sizes among the kernels.
+    // Files beside the families: tolerances in src/op, tile sizes among the kernels, what the CPU's fast paths share.
     assert_eq!(without(stems("src/op", "rs"), &["tolerance"]), files(), "src/op and the cases");
-    assert_eq!(stems("src/backend/cpu", "rs"), files(), "src/backend/cpu and the cases");
+    assert_eq!(without(stems("src/backend/cpu", "rs"), &["fast"]), files(), "src/backend/cpu and the cases");
     assert_eq!(without(stems("src/backend/gpu/kernels", "rs"), &["tile"]), files(), "src/backend/gpu/kernels and the cases");
     assert_eq!(stems("shaders", "wgsl"), families, "shaders and the cases");
     assert_eq!(stems("src/tensor/ops", "rs"), without(files(), WITHOUT_TENSOR_OPS), "src/tensor/ops and the cases");

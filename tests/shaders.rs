@@ -7,7 +7,7 @@ mod common;
 use common::{WORKGROUPS, dispatches, pipelines};
 use mappa::backend::gpu::Kernel;
 use mappa::backend::gpu::kernels::Dispatch;
-use mappa::backend::gpu::shader::{SOURCES, Sources, Storage};
+use mappa::backend::gpu::shader::{SOURCES, Sources, Storage, Variant};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, EntryPoint, Module, ShaderStage, StorageAccess, TypeInner};
 use std::collections::HashSet;
@@ -19,23 +19,27 @@ const INVOCATIONS: u32 = 256;
 const WORKGROUP_BYTES: u32 = 16_384;
 
 /// A parsed and validated source.
-fn parse(name: &str, text: &str, storage: Storage) -> (Module, ModuleInfo) {
+fn parse(name: &str, text: &str, variant: Variant) -> (Module, ModuleInfo) {
     let module = naga::front::wgsl::parse_str(text).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(text)));
-    // No capability beyond plain WGSL, but for the f16 variants: these shaders must run in a browser.
-    let capabilities = if storage == Storage::F32 {
-        Capabilities::empty()
-    } else {
-        Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32
-    };
-    let info = Validator::new(ValidationFlags::all(), capabilities).validate(&module);
+    // No capability beyond plain WGSL, but for the variants that ask for one: these shaders must run in a browser.
+    let mut capabilities = Capabilities::empty();
+    if variant.storage != Storage::F32 {
+        capabilities |= Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    }
+    if variant.lanes {
+        capabilities |= Capabilities::SUBGROUP;
+    }
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+    validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE).subgroup_operations(naga::valid::SubgroupOperationSet::all());
+    let info = validator.validate(&module);
     let info = info.unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(text)));
     (module, info)
 }
 
 /// The module of one specialisation, its override constants replaced by their values, and nothing else in it than the entry point's needs.
 fn specialised(kernel: &Kernel) -> (Module, ModuleInfo) {
-    let text = Sources::default().expand(kernel.file, kernel.storage, &kernel.specs).unwrap();
-    let (module, info) = parse(kernel.file, &text, kernel.storage);
+    let text = Sources::default().expand(kernel.file, kernel.variant, &kernel.specs).unwrap();
+    let (module, info) = parse(kernel.file, &text, kernel.variant);
     let constants = kernel.constants.iter().map(|&(name, value)| (name.to_owned(), value as f64)).collect();
     let entry = Some((ShaderStage::Compute, kernel.entry));
     let processed = naga::back::pipeline_constants::process_overrides(&module, &info, entry, &constants);
@@ -55,12 +59,16 @@ fn every_specialisation_is_valid_and_can_be_written_as_msl_hlsl_and_spirv() {
         let (module, info) = specialised(kernel);
         let entry_point = Some((ShaderStage::Compute, kernel.entry.to_owned()));
         let options = naga::back::msl::PipelineOptions { entry_point: entry_point.clone(), ..Default::default() };
-        // 2.0: what wgpu asks of every Metal device that it runs on.
-        let msl = naga::back::msl::Options { lang_version: (2, 0), ..Default::default() };
+        // 2.0: what wgpu asks of every Metal device that it runs on. Subgroups came with 2.1 there, with shader model 6.0 in Direct3D.
+        let lanes = kernel.variant.lanes;
+        let msl = naga::back::msl::Options { lang_version: (2, lanes as u8), ..Default::default() };
         let (text, _) = naga::back::msl::write_string(&module, &info, &msl, &options).unwrap_or_else(|e| panic!("{kernel:?} as MSL: {e}"));
         assert!(text.contains("kernel void"), "{kernel:?} as MSL has no kernel:\n{text}");
         let mut text = String::new();
-        let (hlsl, options) = (naga::back::hlsl::Options::default(), naga::back::hlsl::PipelineOptions { entry_point });
+        let (mut hlsl, options) = (naga::back::hlsl::Options::default(), naga::back::hlsl::PipelineOptions { entry_point });
+        if lanes {
+            hlsl.shader_model = naga::back::hlsl::ShaderModel::V6_0;
+        }
         let written = naga::back::hlsl::Writer::new(&mut text, &hlsl, &options).write(&module, &info, None);
         written.unwrap_or_else(|e| panic!("{kernel:?} as HLSL: {e}"));
         assert!(text.contains("[numthreads("), "{kernel:?} as HLSL has no entry point:\n{text}");
@@ -75,7 +83,7 @@ fn every_specialisation_is_valid_and_can_be_written_as_msl_hlsl_and_spirv() {
 fn every_entry_point_is_dispatched_by_some_case() {
     let used: HashSet<(&str, String)> = pipelines().iter().map(|d| (d.kernel.file, d.kernel.entry.to_owned())).collect();
     for (file, _) in SOURCES.iter().filter(|(name, _)| !name.starts_with("shared/")) {
-        let (module, _) = parse(file, &Sources::default().expand(file, Storage::F32, &[]).unwrap(), Storage::F32);
+        let (module, _) = parse(file, &Sources::default().expand(file, Variant::default(), &[]).unwrap(), Variant::default());
         for entry in module.entry_points {
             assert!(used.contains(&(*file, entry.name.clone())), "no case dispatches {file}: {}", entry.name);
         }
@@ -152,7 +160,7 @@ fn rust_fields(family: &str) -> Vec<Field> {
 #[test]
 fn parameter_blocks_have_the_same_fields_in_wgsl_and_in_rust() {
     for (family, _) in SOURCES.iter().filter(|(name, _)| !name.starts_with("shared/")) {
-        let (module, _) = parse(family, &Sources::default().expand(family, Storage::F32, &[]).unwrap(), Storage::F32);
+        let (module, _) = parse(family, &Sources::default().expand(family, Variant::default(), &[]).unwrap(), Variant::default());
         let mut layouter = naga::proc::Layouter::default();
         layouter.update(module.to_ctx()).unwrap();
         let structs = module.types.iter().filter(|(_, t)| t.name.as_deref() == Some("Params"));
@@ -183,7 +191,7 @@ fn every_dispatch_fits_the_default_limits_of_webgpu() {
         let bytes: u32 = shared.map(|(_, global)| layouter[global.ty].size.next_multiple_of(16)).sum();
         assert!(bytes <= WORKGROUP_BYTES, "{kernel:?}: {bytes} bytes of workgroup memory");
     }
-    for Dispatch { kernel, groups, .. } in dispatches() {
+    for Dispatch { kernel, groups, .. } in dispatches(false).into_iter().chain(dispatches(true)) {
         assert!(groups.iter().all(|g| (1..=WORKGROUPS).contains(g)), "{kernel:?}: {groups:?} workgroups");
     }
 }
@@ -204,8 +212,29 @@ fn every_file_says_what_it_does_in_its_header() {
 
 #[test]
 fn a_specialisation_constant_that_is_not_marked_is_refused() {
-    let error = Sources::default().expand("matmul", Storage::F32, &[("NO_SUCH", 1)]).unwrap_err().to_string();
+    let error = Sources::default().expand("matmul", Variant::default(), &[("NO_SUCH", 1)]).unwrap_err().to_string();
     assert_eq!(error, "shader matmul has no line 'const NO_SUCH: u32 = ...; //#spec'");
     assert!(Sources::default().replace("no_such", String::new()).is_err());
-    assert!(Sources::default().expand("matmul", Storage::F32, &[("TM", 8)]).unwrap().contains("const TM: u32 = 8u; //#spec"));
+    assert!(Sources::default().expand("matmul", Variant::default(), &[("TM", 8)]).unwrap().contains("const TM: u32 = 8u; //#spec"));
+}
+
+/// What `Pipelines::get` promises when it drops wgpu's guard: loops that count to a bound.
+#[test]
+fn no_shader_has_a_loop_without_a_bound() {
+    for (name, text) in SOURCES {
+        for line in text.lines().map(|line| line.split("//").next().unwrap_or_default()) {
+            let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+            assert!(!words.contains(&"loop") && !words.contains(&"while"), "{name}: {line}");
+            if let Some(head) = line.split("for (").nth(1) {
+                let parts: Vec<&str> = head.split(") {").next().unwrap().split(';').map(str::trim).collect();
+                let [begin, condition, step] = parts[..] else { panic!("{name}: {line}") };
+                let counter = begin.trim_start_matches("var ").split([' ', ':', '=']).next().unwrap();
+                // Up by a constant or a variable that the loop does not change, down by one, or to the half or the double.
+                let counts = ["++", "--", " += ", " /= 2u", " *= 2u", " <<= 1u", " >>= 1u"]
+                    .iter()
+                    .any(|by| step.starts_with(&format!("{counter}{by}")));
+                assert!(counts && condition.starts_with(counter), "{name}: {line}");
+            }
+        }
+    }
 }

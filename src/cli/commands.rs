@@ -19,22 +19,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     let json = args.device.json;
     // Input is read and checked before a device is touched.
-    let (run, mut config) = match &args.resume {
+    let (run, mut config, data) = match &args.resume {
         Some(path) => {
             let (run, config) = Run::open(path)?;
-            (Some(run), config)
+            (Some(run), config, None)
         }
         None => {
             let settings = args.settings()?;
-            let data = load(settings.data.as_deref().unwrap_or("digits"), settings.val_fraction, settings.seed)?;
-            (None, settings.resolve(&data)?)
+            let data = load(settings.data.as_deref().unwrap_or("digits"), settings.size, settings.val_fraction, settings.seed)?;
+            let config = settings.resolve(&data)?;
+            (None, config, Some(data))
         }
     };
     if run.is_some() {
         config.epochs = args.epochs.unwrap_or(config.epochs);
         config.max_steps = args.max_steps.unwrap_or(config.max_steps);
     }
-    let data = load(&config.data, Some(config.val_fraction), Some(config.seed))?;
+    let data = match data {
+        Some(data) => data,
+        // Its size is that of the run's images; what is not resized has it anyway.
+        None => load(&config.data, Some(config.input[1]).filter(|_| config.input[0] == 3), Some(config.val_fraction), Some(config.seed))?,
+    };
     // Shapes, before a GPU is touched: the error names the layer.
     let (null, _) = Device::null();
     let shapes = models::build(&config.model, config.input, config.classes.len(), &null, config.seed)?;
@@ -50,6 +55,12 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     if !json {
         note(format!("device  {line}"));
         note(format!("data    {}: {}", config.data, sizes(&data)));
+        for skipped in data.skipped.iter().take(SKIPPED_SHOWN) {
+            note(format!("        left out: {skipped}"));
+        }
+        if data.skipped.len() > SKIPPED_SHOWN {
+            note(format!("        left out: {} pictures more that cannot be read", data.skipped.len() - SKIPPED_SHOWN));
+        }
         note(format!(
             "model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}, label smoothing {}",
             config.model, config.optimizer, config.lr, config.schedule, config.batch_size, config.label_smoothing
@@ -89,6 +100,9 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Unreadable pictures that are named.
+const SKIPPED_SHOWN: usize = 5;
+
 /// Rows of a profile that are shown; the rest is summed.
 const PROFILE_ROWS: usize = 24;
 
@@ -126,8 +140,8 @@ pub fn profile(costs: &mut [Cost], seconds: f64) {
     note(format!("operations took {busy:.2} s of {seconds:.2} s; the rest is the host's: batches, recording, waiting, files"));
 }
 
-fn load(source: &str, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {
-    data::load(source)?.with_validation(val_fraction.unwrap_or(0.1), seed.unwrap_or(1))
+fn load(source: &str, size: Option<usize>, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {
+    data::load(source, size)?.with_validation(val_fraction.unwrap_or(0.1), seed.unwrap_or(1))
 }
 
 fn sizes(data: &Dataset) -> String {
@@ -225,7 +239,9 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let found = Trained::find(&args.source)?;
     let own = if args.source.is_dir() { Some(Config::read(&args.source)?.data) } else { None };
     let source = args.data.clone().or(own).unwrap_or_else(|| "digits".into());
-    let mut data = data::load(&source)?;
+    // Pictures are resized to what the model takes.
+    let size = found.as_ref().map(|trained| trained.about.input).filter(|input| input[0] == 3).map(|input| input[1]);
+    let mut data = data::load(&source, size)?;
     let mut trained = match (found, &args.model) {
         (Some(trained), _) => trained,
         (None, Some(model)) => {

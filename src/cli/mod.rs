@@ -59,9 +59,12 @@ struct DeviceArgs {
 
 #[derive(Args)]
 struct TrainArgs {
-    /// `digits`, or a folder of IDX files (MNIST's format, plain or .gz) [default: digits]
+    /// `digits`, a folder with one folder of pictures a class (perhaps below train, val, test), or one of IDX files (MNIST's format) [default: digits]
     #[arg(long, value_name = "digits|DIR")]
     data: Option<String>,
+    /// Height and width that pictures are resized to [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    size: Option<usize>,
     /// cnn, mlp, lenet5, resnet8, resnet18, resnet20, mobilenet_v2, squeezenet1_1 or vgg11_bn [default: cnn]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
@@ -86,7 +89,7 @@ struct TrainArgs {
     /// Share of the training data that choices are made on; 0 keeps the last weights [default: 0.1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     val_fraction: Option<f64>,
-    /// none or light (a random shift of up to one pixel) [default: light]
+    /// none, light (a random shift of up to one pixel) or standard (shifts of up to an eighth, mirrored or not) [default: light, pictures standard]
     #[arg(long, value_name = "NAME")]
     augment: Option<String>,
     /// f32, or f16: activations in 16 bits, weights and sums in 32, with dynamic loss scaling [default: f32]
@@ -108,7 +111,7 @@ struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with an interrupted run, with its own settings
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "model", "batch_size", "lr", "optimizer", "schedule", "val_fraction", "augment", "precision", "seed", "checkpoint_every", "config", "set", "out"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "size", "model", "batch_size", "lr", "optimizer", "schedule", "val_fraction", "augment", "precision", "seed", "checkpoint_every", "config", "set", "out"])]
     resume: Option<PathBuf>,
     /// Threads that prepare batches
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
@@ -135,6 +138,7 @@ impl TrainArgs {
         settings.overlay(Settings {
             data: self.data.clone(),
             model: self.model.clone(),
+            size: self.size,
             epochs: self.epochs,
             max_steps: self.max_steps,
             batch_size: self.batch_size,

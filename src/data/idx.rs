@@ -14,6 +14,14 @@ pub(super) struct Pair {
     pub(super) labels: (PathBuf, Vec<u8>),
 }
 
+/// Whether `folder` holds a file of training images or labels.
+#[cfg(feature = "image")]
+pub(super) fn fits(folder: &Path) -> bool {
+    ["images-idx3-ubyte", "labels-idx1-ubyte"]
+        .iter()
+        .any(|rest| ["", ".gz"].iter().any(|end| folder.join(format!("train-{rest}{end}")).is_file()))
+}
+
 /// Loads the data set in `folder`, as [`super::load`] describes it.
 pub(super) fn load(folder: &Path) -> Result<Dataset> {
     let Some(train) = pair(folder, "train")? else {
@@ -100,7 +108,18 @@ pub(super) fn assemble(name: String, description: (&Path, Description), train: P
         Ok(Arc::new(Part { images: pair.images.1.pixels, labels: labels.into_iter().map(u32::from).collect() }))
     };
     let (train, test) = (part(train)?, test.map(part).transpose()?);
-    Ok(Dataset { name: description.name.unwrap_or(name), classes, channels: 1, height, width, preprocessing, train, val: None, test })
+    Ok(Dataset {
+        name: description.name.unwrap_or(name),
+        classes,
+        channels: 1,
+        height,
+        width,
+        preprocessing,
+        train,
+        val: None,
+        test,
+        skipped: Vec::new(),
+    })
 }
 
 #[cfg(test)]

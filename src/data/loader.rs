@@ -20,6 +20,8 @@ pub struct LoaderOptions {
     pub shuffle: bool,
     /// Each sample is moved by up to so many pixels along both axes; pixels of value 0 come in. Default 0.
     pub shift: usize,
+    /// Whether every second sample, drawn anew each epoch, is mirrored left to right. Default false.
+    pub flip: bool,
     /// What random decisions depend on, with the epoch. Default 0.
     pub seed: u64,
     /// The number of the epoch. Default 0.
@@ -32,7 +34,7 @@ pub struct LoaderOptions {
 
 impl Default for LoaderOptions {
     fn default() -> Self {
-        LoaderOptions { batch_size: 64, shuffle: false, shift: 0, seed: 0, epoch: 0, workers: 0, first_batch: 0 }
+        LoaderOptions { batch_size: 64, shuffle: false, shift: 0, flip: false, seed: 0, epoch: 0, workers: 0, first_batch: 0 }
     }
 }
 
@@ -201,7 +203,7 @@ impl Recipe {
         Batch { images, targets, indices }
     }
 
-    /// Writes the preprocessed sample, moved by its shift.
+    /// Writes the preprocessed sample, moved by its shift, then perhaps mirrored.
     fn prepare(&self, sample: usize, image: &mut [f32]) {
         let pixels = &self.part.images[sample * self.sample_len..][..self.sample_len];
         let (down, right) = self.shift(sample);
@@ -217,6 +219,9 @@ impl Recipe {
                     *x = table[pixel as usize];
                 }
             }
+        }
+        if self.options.flip && Stream::new(self.options.seed, "flip", self.options.epoch, sample as u64).below(0, 2) == 1 {
+            image.chunks_exact_mut(self.width).for_each(<[f32]>::reverse);
         }
     }
 
@@ -243,7 +248,8 @@ mod tests {
     use crate::data::tests::dataset;
     use crate::data::{Preprocessing, digits};
 
-    const ALL: LoaderOptions = LoaderOptions { batch_size: 7, shuffle: true, shift: 2, seed: 11, epoch: 3, workers: 0, first_batch: 0 };
+    const ALL: LoaderOptions =
+        LoaderOptions { batch_size: 7, shuffle: true, shift: 2, flip: false, seed: 11, epoch: 3, workers: 0, first_batch: 0 };
 
     fn set() -> Dataset {
         dataset(&(0..60).map(|i| i % 4).collect::<Vec<u32>>(), 4, 5, 3)
@@ -337,6 +343,28 @@ mod tests {
         let batch = &batches(&set, LoaderOptions::default())[0];
         assert_eq!(batch.images, [0.0, 0.5, 1.0, 1.5, 1.0, 2.25, 3.5, 4.75, -0.5, -0.5, -0.5, -0.5, 0.0, 0.0, 0.0, 0.0]);
         assert_eq!((&batch.targets[..], &batch.indices[..]), (&[1, 0][..], &[0, 1][..]));
+    }
+
+    #[test]
+    fn about_half_of_the_samples_are_mirrored_and_others_each_epoch() {
+        let set = set();
+        let plain = batches(&set, LoaderOptions { shift: 0, shuffle: false, ..ALL });
+        let mirrored = |epoch| -> Vec<bool> {
+            let flipped = batches(&set, LoaderOptions { shift: 0, shuffle: false, flip: true, epoch, ..ALL });
+            let images = |batches: &[Batch]| batches.iter().flat_map(|b| b.images.clone()).collect::<Vec<f32>>();
+            let (a, b) = (images(&plain), images(&flipped));
+            let of = |(a, b): (&[f32], &[f32])| {
+                let reversed: Vec<f32> = a.chunks_exact(3).flat_map(|row| row.iter().rev().copied()).collect();
+                assert!(b == a || b == reversed, "neither the image nor its mirror image");
+                b != a
+            };
+            a.chunks_exact(15).zip(b.chunks_exact(15)).map(of).collect()
+        };
+        let (first, second) = (mirrored(1), mirrored(2));
+        let count = first.iter().filter(|&&m| m).count();
+        // 60 fair coins: 30 +- 4 standard deviations of 3.9.
+        assert!((15..=45).contains(&count), "{count} of 60");
+        assert!(first != second && first == mirrored(1));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Augmentations by name.
-pub const AUGMENTATIONS: [&str; 2] = ["none", "light"];
+pub const AUGMENTATIONS: [&str; 3] = ["none", "light", "standard"];
 
 /// Precisions by name.
 pub const PRECISIONS: [&str; 2] = ["f32", "f16"];
@@ -30,6 +30,8 @@ pub struct Settings {
     pub epochs: Option<u64>,
     /// Stop after this many steps.
     pub max_steps: Option<u64>,
+    /// Height and width that pictures are resized to.
+    pub size: Option<usize>,
     /// Samples a step.
     pub batch_size: Option<usize>,
     /// Base learning rate.
@@ -44,7 +46,7 @@ pub struct Settings {
     pub label_smoothing: Option<f64>,
     /// Share of the training part that choices are made on.
     pub val_fraction: Option<f64>,
-    /// `none`, or `light`: a random shift of up to one pixel.
+    /// `none`, `light`: a random shift of up to one pixel, or `standard`: of up to an eighth of the image, and every second one mirrored.
     pub augment: Option<String>,
     /// `f32`, or `f16`: activations in f16, weights and sums in f32.
     pub precision: Option<String>,
@@ -80,7 +82,7 @@ pub struct Config {
     pub label_smoothing: f64,
     /// Share of the training part that choices are made on.
     pub val_fraction: f64,
-    /// `none` or `light`.
+    /// `none`, `light` or `standard`.
     pub augment: String,
     /// `f32` or `f16`.
     #[serde(default = "f32_precision")]
@@ -142,6 +144,7 @@ impl Settings {
         take(&mut self.model, over.model);
         take(&mut self.epochs, over.epochs);
         take(&mut self.max_steps, over.max_steps);
+        take(&mut self.size, over.size);
         take(&mut self.batch_size, over.batch_size);
         take(&mut self.lr, over.lr);
         take(&mut self.optimizer, over.optimizer);
@@ -182,7 +185,8 @@ impl Settings {
             clip_grad_norm: self.clip_grad_norm.unwrap_or(0.0),
             label_smoothing: self.label_smoothing.unwrap_or(if small { 0.2 } else { 0.0 }),
             val_fraction: self.val_fraction.unwrap_or(0.1),
-            augment: self.augment.unwrap_or_else(|| "light".into()),
+            // Digits mirrored are no digits; photos are photos.
+            augment: self.augment.unwrap_or_else(|| if data.channels == 3 { "standard" } else { "light" }.into()),
             precision: self.precision.unwrap_or_else(f32_precision),
             seed: self.seed.unwrap_or(1),
             checkpoint_every: self.checkpoint_every.unwrap_or(0),
@@ -259,7 +263,16 @@ impl Config {
 
     /// Largest random shift in pixels.
     pub fn shift(&self) -> usize {
-        (self.augment == "light") as usize
+        match self.augment.as_str() {
+            "light" => 1,
+            "standard" => self.input[1].min(self.input[2]) / 8,
+            _ => 0,
+        }
+    }
+
+    /// Whether samples are mirrored at random.
+    pub fn flip(&self) -> bool {
+        self.augment == "standard"
     }
 }
 

@@ -195,6 +195,7 @@ impl Trainer<'_> {
                 batch_size: config.batch_size,
                 shuffle: true,
                 shift: config.shift(),
+                flip: config.flip(),
                 seed: config.seed,
                 epoch,
                 workers: options.workers,

@@ -60,11 +60,11 @@ pub fn check(device: &dyn Backend, cases: &[Case]) {
 pub const WORKGROUPS: u32 = 65_535;
 pub const BINDING_BYTES: u64 = 128 << 20;
 
-/// What the cases dispatch at the default limits. The null device gives buffers without memory.
+/// What the cases dispatch at the default limits, or with subgroups of eight `lanes`. The null device gives buffers without memory.
 #[cfg(feature = "gpu")]
-pub fn dispatches() -> Vec<Dispatch> {
+pub fn dispatches(lanes: bool) -> Vec<Dispatch> {
     let (device, _) = Device::null();
-    let limits = Limits { workgroups: WORKGROUPS, binding_bytes: BINDING_BYTES };
+    let limits = Limits { workgroups: WORKGROUPS, binding_bytes: BINDING_BYTES, lanes };
     let alloc = |len_bytes: usize| device.alloc(len_bytes);
     let operand = |spec: Spec| Operand { buffer: alloc(spec.len_bytes()).unwrap(), offset: 0, spec };
     let mut found = Vec::new();
@@ -77,12 +77,13 @@ pub fn dispatches() -> Vec<Dispatch> {
     found
 }
 
-/// The first dispatch of each specialisation and list of written bindings: what one pipeline is made for.
+/// The first dispatch of each specialisation and list of written bindings: what one pipeline is made for. Those that need subgroups come last.
 #[cfg(feature = "gpu")]
 pub fn pipelines() -> Vec<Dispatch> {
     let mut seen = HashSet::new();
-    dispatches()
+    dispatches(false)
         .into_iter()
+        .chain(dispatches(true))
         .filter(|d| seen.insert((d.kernel.clone(), d.bindings.iter().map(|b| b.write).collect::<Vec<bool>>())))
         .collect()
 }

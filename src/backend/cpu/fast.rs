@@ -120,8 +120,8 @@ pub fn exp(x: f32) -> f32 {
 #[inline(always)]
 pub fn tanh(x: f32) -> f32 {
     let (size, z) = (x.abs(), x * x);
-    let p = (-5.704_988_7e-3 * z + 2.063_908_9e-2) * z - 5.373_971_6e-2;
-    let near = ((p * z + 1.333_144_2e-1) * z - 3.333_328_2e-1) * z * x + x;
+    let p = (-5.704_988_7e-3 * z + 2.063_909e-2) * z - 5.373_971_6e-2;
+    let near = ((p * z + 1.333_144_2e-1) * z - 3.333_328e-1) * z * x + x;
     let far = (1.0 - 2.0 / (exp(2.0 * size) + 1.0)).copysign(x);
     if size < 0.625 { near } else { far }
 }

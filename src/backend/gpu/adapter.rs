@@ -17,8 +17,10 @@ pub struct AdapterInfo {
     pub kind: String,
     /// A software rasteriser.
     pub software: bool,
-    /// Whether buffers may hold f16, and subgroup sizes `(min, max)` where subgroups exist.
+    /// Optional features that mappa can use: subgroups, f16, timestamps.
     pub features: Vec<String>,
+    /// The least and the most lanes of a subgroup.
+    pub subgroup_sizes: [u32; 2],
 }
 
 fn instance() -> wgpu::Instance {
@@ -66,6 +68,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
         kind: format!("{:?}", info.device_type),
         software: info.device_type == wgpu::DeviceType::Cpu,
         features,
+        subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
     }
 }
 

@@ -33,6 +33,8 @@ pub struct GpuOptions {
     pub index: Option<usize>,
     /// Asks for WebGPU's default limits and no optional feature, instead of all that the adapter has.
     pub default_limits: bool,
+    /// Whether kernels may use subgroup operations where the adapter has them.
+    pub subgroups: bool,
     /// What the kernels are compiled from.
     pub sources: shader::Sources,
 }
@@ -41,7 +43,7 @@ impl Default for GpuOptions {
     /// The best adapter, with all that it has unless `MAPPA_LIMITS=default`.
     fn default() -> Self {
         let default_limits = std::env::var("MAPPA_LIMITS").is_ok_and(|v| v == "default");
-        GpuOptions { index: None, default_limits, sources: shader::Sources::default() }
+        GpuOptions { index: None, default_limits, subgroups: true, sources: shader::Sources::default() }
     }
 }
 
@@ -51,6 +53,7 @@ pub struct Gpu {
     info: AdapterInfo,
     device: wgpu::Device,
     queue: wgpu::Queue,
+    limits: kernels::Limits,
     stream: Mutex<Stream>,
     pool: Arc<Mutex<Pool>>,
     /// `None` where the device has no clock to read.
@@ -103,6 +106,12 @@ impl Gpu {
             }
         });
         let limits = device.limits();
+        let eight_lanes = options.subgroups && info.subgroup_sizes == [8, 8] && device.features().contains(wgpu::Features::SUBGROUP);
+        let plan_limits = kernels::Limits {
+            workgroups: limits.max_compute_workgroups_per_dimension,
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            lanes: eight_lanes,
+        };
         let capabilities = Capabilities {
             kind: "gpu",
             name: format!("{} ({}{})", info.name, info.api, if info.software { ", software" } else { "" }),
@@ -114,7 +123,7 @@ impl Gpu {
         };
         let stream = Mutex::new(Stream::new(device.clone(), queue.clone(), options.sources));
         let timer = Timer::new(&device, &queue).map(Mutex::new);
-        Ok(Gpu { capabilities, info, device, queue, stream, pool: Arc::default(), timer, fault })
+        Ok(Gpu { capabilities, info, device, queue, limits: plan_limits, stream, pool: Arc::default(), timer, fault })
     }
 
     /// Opens adapter `index` and lets it prove itself on [`cases::quick`], as `mappa verify --quick` does. The verdict is remembered for this adapter,
@@ -150,6 +159,11 @@ impl Gpu {
     /// What the adapter says of itself.
     pub fn info(&self) -> &AdapterInfo {
         &self.info
+    }
+
+    /// Whether subgroups have eight lanes, and products use them.
+    pub fn has_eight_lanes(&self) -> bool {
+        self.limits.lanes
     }
 
     /// Whether tensors can have this type here.
@@ -211,7 +225,7 @@ impl Gpu {
     /// Shader specialisations and their bindings (written or not), for tests: what the operation would dispatch.
     pub fn plan(&self, op: &Op, inputs: &[Operand], outputs: &[Operand]) -> Result<Vec<kernels::Dispatch>> {
         let scratch = |len_bytes: usize| self.alloc(len_bytes);
-        kernels::lower(op, inputs, outputs, &kernels::Limits::of(&self.device), &scratch)
+        kernels::lower(op, inputs, outputs, &self.limits, &scratch)
     }
 }
 
@@ -336,7 +350,7 @@ impl Backend for Gpu {
             return Err(Error::Unsupported { backend, op: format!("{op:?} on {}", spec.dtype) });
         }
         let scratch = |len_bytes: usize| self.alloc(len_bytes);
-        let plan = kernels::lower(op, inputs, outputs, &kernels::Limits::of(&self.device), &scratch)?;
+        let plan = kernels::lower(op, inputs, outputs, &self.limits, &scratch)?;
         if plan.is_empty() {
             return Ok(());
         }

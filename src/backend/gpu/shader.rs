@@ -1,5 +1,5 @@
-//! Shader sources and their expansion: one level of `//#include`, `//#spec` constants, and the type that tensors are stored in, which is the choice
-//! between `shared/f32.wgsl` and `shared/f16.wgsl`. Nothing else is substituted.
+//! Shader sources and their expansion: one level of `//#include`, `//#spec` constants, and files that take another's place ([`Variant`]): the type that
+//! tensors are stored in, and how products are tiled. Nothing else is substituted.
 
 use crate::error::{Error, Result};
 use std::borrow::Cow;
@@ -22,6 +22,7 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("shared/f32.wgsl", include_str!("../../../shaders/shared/f32.wgsl")),
     ("shared/f16.wgsl", include_str!("../../../shaders/shared/f16.wgsl")),
     ("shared/index.wgsl", include_str!("../../../shaders/shared/index.wgsl")),
+    ("shared/lanes.wgsl", include_str!("../../../shaders/shared/lanes.wgsl")),
     ("shared/math.wgsl", include_str!("../../../shaders/shared/math.wgsl")),
     ("shared/philox.wgsl", include_str!("../../../shaders/shared/philox.wgsl")),
     ("shared/tile.wgsl", include_str!("../../../shaders/shared/tile.wgsl")),
@@ -37,6 +38,15 @@ pub enum Storage {
     F16,
     /// Operands 16-bit, the result (`R` in the sources) 32-bit: a partial sum.
     F16ToF32,
+}
+
+/// Which of the files that may take another's place an expansion includes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Variant {
+    /// `shared/f32.wgsl`, or `shared/f16.wgsl` for it.
+    pub storage: Storage,
+    /// `shared/lanes.wgsl` for `shared/tile.wgsl`: needs subgroups of eight lanes.
+    pub lanes: bool,
 }
 
 /// The sources that a device compiles: those of [`SOURCES`], unless a test puts others in their place.
@@ -68,9 +78,10 @@ impl Sources {
         Ok(())
     }
 
-    /// An included file; the one that declares the storage type is `storage`'s.
-    fn included(&self, part: &str, storage: Storage) -> Result<Cow<'_, str>> {
-        Ok(match (part, storage) {
+    /// An included file, or what takes its place.
+    fn included(&self, part: &str, variant: Variant) -> Result<Cow<'_, str>> {
+        Ok(match (part, variant.storage) {
+            ("shared/tile.wgsl", _) if variant.lanes => self.get("shared/lanes.wgsl")?.into(),
             ("shared/f32.wgsl", Storage::F16) => self.get("shared/f16.wgsl")?.into(),
             ("shared/f32.wgsl", Storage::F16ToF32) => {
                 self.get("shared/f16.wgsl")?.replace("alias R = f16; //#result", "alias R = f32; //#result").into()
@@ -83,15 +94,15 @@ impl Sources {
     ///
     /// # Errors
     /// [`Error::Gpu`] for an unknown include, or a constant that the source does not mark with `//#spec`.
-    pub fn expand(&self, family: &str, storage: Storage, specs: &[(&str, u32)]) -> Result<String> {
-        self.expand_text(family, self.get(family)?, storage, specs)
+    pub fn expand(&self, family: &str, variant: Variant, specs: &[(&str, u32)]) -> Result<String> {
+        self.expand_text(family, self.get(family)?, variant, specs)
     }
 
-    pub(super) fn expand_text(&self, name: &str, text: &str, storage: Storage, specs: &[(&str, u32)]) -> Result<String> {
+    pub(super) fn expand_text(&self, name: &str, text: &str, variant: Variant, specs: &[(&str, u32)]) -> Result<String> {
         let mut out = String::with_capacity(text.len() * 2);
         for line in text.lines() {
             match line.strip_prefix("//#include ") {
-                Some(part) => out.push_str(self.included(part.trim(), storage)?.as_ref()),
+                Some(part) => out.push_str(self.included(part.trim(), variant)?.as_ref()),
                 None => out.push_str(line),
             }
             out.push('\n');
@@ -118,7 +129,7 @@ pub fn write_expanded(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
     let mut written = Vec::new();
     for (name, _) in SOURCES.iter().filter(|(n, _)| !n.starts_with("shared/")) {
         let path = dir.join(format!("{name}.wgsl"));
-        std::fs::write(&path, sources.expand(name, Storage::F32, &[])?).map_err(|e| Error::io(&path, e))?;
+        std::fs::write(&path, sources.expand(name, Variant::default(), &[])?).map_err(|e| Error::io(&path, e))?;
         written.push(path);
     }
     Ok(written)

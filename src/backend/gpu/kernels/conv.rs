@@ -1,7 +1,7 @@
 //! Dispatches of convolution.
 
 use super::tile::Tile;
-use super::{Kernel, Plan, Storage, elementwise, reduce, word};
+use super::{Kernel, Plan, Storage, Variant, elementwise, reduce, word};
 use crate::backend::Operand;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -58,7 +58,7 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         1 => (cg, x[0] * x[2] * x[3], kg * taps),
         _ => (kg, cg * taps, x[0] * y[2] * y[3]),
     };
-    let tile = Tile::choose(rows, cols);
+    let tile = Tile::choose(rows, cols, plan.limits);
     let row_tiles = rows.div_ceil(tile.rows() as usize);
     let tiles = row_tiles * cols.div_ceil(tile.cols() as usize);
     let splits = if pass == 2 { terms.div_ceil(TERMS_A_SPLIT).clamp(1, 256) } else { 1 };
@@ -98,19 +98,18 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         _ => None,
     };
     let kernel = tile
-        .apply(Kernel::new("conv", "conv2d"))
+        // Forward reads rows of weights, the weight gradient rows of dy: both contiguous along the sum.
+        .apply(Kernel::new("conv", "conv2d"), [pass != 1, pass == 2])
         .constant("PASS", pass)
         .constant("BIAS", bias.is_some() as u32)
-        // Forward reads rows of weights, the weight gradient rows of dy: both contiguous along the sum.
-        .constant("A_ALONG_K", (pass != 1) as u32)
-        .constant("B_ALONG_K", (pass == 2) as u32);
+        .constant("STRIDED", (pass == 1 && options.stride != [1, 1]) as u32);
     let [gx, gy, _] = plan.fold(tiles, 1)?;
     let groups = [gx, gy, word(z)?];
     let dw = &outputs[0];
     if pass == 2 && dw.spec.dtype == DType::F16 {
         // Sums of f16 products stay in f32 until the last one.
         let sum = plan.scratch(Spec::new(dw.spec.shape, DType::F32))?;
-        let kernel = Kernel { storage: Storage::F16ToF32, ..kernel };
+        let kernel = Kernel { variant: Variant { storage: Storage::F16ToF32, ..kernel.variant }, ..kernel };
         split_sum(kernel, splits, [first, second], &sum, &params, groups, plan)?;
         return elementwise::cast(&sum, dw, plan);
     }

@@ -16,7 +16,7 @@ mod softmax;
 mod tile;
 
 use super::pipeline::Kernel;
-use super::shader::Storage;
+use super::shader::{Storage, Variant};
 use crate::backend::{Buffer, Operand};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -51,14 +51,8 @@ pub struct Limits {
     pub workgroups: u32,
     /// Bytes of one binding.
     pub binding_bytes: u64,
-}
-
-impl Limits {
-    /// The limits of an open device.
-    pub(super) fn of(device: &wgpu::Device) -> Self {
-        let limits = device.limits();
-        Limits { workgroups: limits.max_compute_workgroups_per_dimension, binding_bytes: limits.max_storage_buffer_binding_size }
-    }
+    /// Whether each subgroup has eight lanes, and kernels may use subgroup operations.
+    pub lanes: bool,
 }
 
 /// Collects the dispatches of one operation.
@@ -114,8 +108,8 @@ impl Plan<'_> {
                 )));
             }
         }
-        if kernel.storage == Storage::F32 && bindings.iter().any(|b| b.operand.spec.dtype == DType::F16) {
-            kernel.storage = Storage::F16;
+        if kernel.variant.storage == Storage::F32 && bindings.iter().any(|b| b.operand.spec.dtype == DType::F16) {
+            kernel.variant.storage = Storage::F16;
         }
         self.dispatches.push(Dispatch { kernel, bindings, params, groups });
         Ok(())

@@ -1,38 +1,71 @@
-//! Tile sizes of `shaders/shared/tile.wgsl`.
+//! Tile sizes of `shaders/shared/tile.wgsl` and `shaders/shared/lanes.wgsl`.
 
-use super::Kernel;
+use super::{Kernel, Limits};
 
-/// A workgroup makes `wy*tm` rows and `wx*tn` columns, staging `tk` terms at a time.
+/// How a workgroup shares out a product.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tile {
-    tm: u32,
-    tn: u32,
-    wx: u32,
-    wy: u32,
-    tk: u32,
+pub(super) enum Tile {
+    /// `wy*tm` rows and `wx*tn` columns, `tk` terms at a time staged in workgroup memory.
+    Staged { tm: u32, tn: u32, wx: u32, wy: u32, tk: u32 },
+    /// `tm` rows and `8*tn` columns, by one subgroup of eight lanes.
+    Lanes { tm: u32, tn: u32 },
 }
 
 impl Tile {
     /// A tile for a result of `rows` x `cols`. All fit WebGPU's default limits: 256 invocations, 16 KiB of workgroup memory.
-    pub fn choose(rows: usize, cols: usize) -> Tile {
-        match (rows, cols) {
-            // Few rows (output channels of a first layer, small batches): wide tiles waste less.
-            (0..=16, _) => Tile { tm: 4, tn: 4, wx: 32, wy: 4, tk: 8 },
-            (_, 0..=16) => Tile { tm: 4, tn: 4, wx: 4, wy: 32, tk: 8 },
-            (0..=32, _) | (_, 0..=32) => Tile { tm: 4, tn: 4, wx: 8, wy: 8, tk: 16 },
-            _ => Tile { tm: 8, tn: 8, wx: 8, wy: 8, tk: 8 },
+    pub fn choose(rows: usize, cols: usize, limits: &Limits) -> Tile {
+        if limits.lanes {
+            return Tile::lanes(rows, cols);
         }
+        let (tm, tn, wx, wy, tk) = match (rows, cols) {
+            // Few rows (output channels of a first layer, small batches): wide tiles waste less.
+            (0..=16, _) => (4, 4, 32, 4, 8),
+            (_, 0..=16) => (4, 4, 4, 32, 8),
+            (0..=32, _) | (_, 0..=32) => (4, 4, 8, 8, 16),
+            _ => (8, 8, 8, 8, 8),
+        };
+        Tile::Staged { tm, tn, wx, wy, tk }
+    }
+
+    /// 128 sums a lane at most.
+    fn lanes(rows: usize, cols: usize) -> Tile {
+        let tm = match rows {
+            0..=4 => rows.max(1) as u32,
+            5..=8 => 8,
+            _ => 16,
+        };
+        Tile::Lanes { tm, tn: (cols.div_ceil(8) as u32).next_power_of_two().min(8) }
     }
 
     pub fn rows(&self) -> u32 {
-        self.tm * self.wy
+        match *self {
+            Tile::Staged { tm, wy, .. } => tm * wy,
+            Tile::Lanes { tm, .. } => tm,
+        }
     }
 
     pub fn cols(&self) -> u32 {
-        self.tn * self.wx
+        match *self {
+            Tile::Staged { tn, wx, .. } => tn * wx,
+            Tile::Lanes { tn, .. } => 8 * tn,
+        }
     }
 
-    pub fn apply(&self, kernel: Kernel) -> Kernel {
-        kernel.spec("TM", self.tm).spec("TN", self.tn).spec("WX", self.wx).spec("WY", self.wy).spec("TK", self.tk)
+    /// The kernel with this tile. `along_k` says of both matrices whether it is contiguous along the sum.
+    pub fn apply(&self, mut kernel: Kernel, along_k: [bool; 2]) -> Kernel {
+        match *self {
+            Tile::Staged { tm, tn, wx, wy, tk } => kernel
+                .spec("TM", tm)
+                .spec("TN", tn)
+                .spec("WX", wx)
+                .spec("WY", wy)
+                .spec("TK", tk)
+                .constant("A_ALONG_K", along_k[0] as u32)
+                .constant("B_ALONG_K", along_k[1] as u32),
+            Tile::Lanes { tm, tn } => {
+                kernel.variant.lanes = true;
+                kernel.spec("TM", tm).spec("TN", tn)
+            }
+        }
     }
 }

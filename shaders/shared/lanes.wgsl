@@ -1,0 +1,68 @@
+// The product of shared/tile.wgsl where a subgroup has 8 lanes, without workgroup memory: takes that file's place where the adapter has such subgroups.
+// The including file describes its matrices by
+//   column(n, col)      from now on slot n of this invocation is column `col`     term(k)     from now on the sum is at term k
+//   at_column(n)        b at the present term and slot n's column                 next_term() the term after it
+//   at_row(row)         a at `row` and the present term
+//   begin_row(row)      whether the result has this row, and is written there     put(n, value) the result of that row and slot n's column, if there is one
+// Rows and columns outside their matrix are asked for, and may give any number.
+//
+// A workgroup is one subgroup, which makes TM rows and 8*TN columns. A lane keeps TM x TN sums: all the rows, every eighth column. Each value is
+// loaded once for the subgroup: a column's by the lane that owns it, 8 rows' at once, one by each lane, and then broadcast. Why: with software
+// subgroups (lavapipe) a load costs as much as 25 multiplications, a broadcast from a constant lane as much as one.
+const TM: u32 = 16u; //#spec
+const TN: u32 = 8u; //#spec
+const WX: u32 = 8u;
+const WY: u32 = 1u;
+const ROWS: u32 = TM;
+const COLS: u32 = 8u * TN;
+
+fn tile_product(row0: u32, col0: u32, lane: u32, k_begin: u32, k_end: u32) {
+    for (var n = 0u; n < TN; n++) { column(n, col0 + 8u * n + lane); }
+    term(k_begin);
+    var sums: array<array<f32, TN>, TM>;
+    for (var k = k_begin; k < k_end; k++) {
+        var b: array<f32, TN>;
+        for (var n = 0u; n < TN; n++) { b[n] = at_column(n); }
+        if TM % 8u == 0u {
+            for (var m = 0u; m < TM; m += 8u) {
+                let a = at_row(row0 + m + lane);
+                let a0 = subgroupBroadcast(a, 0u);
+                let a1 = subgroupBroadcast(a, 1u);
+                let a2 = subgroupBroadcast(a, 2u);
+                let a3 = subgroupBroadcast(a, 3u);
+                let a4 = subgroupBroadcast(a, 4u);
+                let a5 = subgroupBroadcast(a, 5u);
+                let a6 = subgroupBroadcast(a, 6u);
+                let a7 = subgroupBroadcast(a, 7u);
+                for (var n = 0u; n < TN; n++) {
+                    sums[m][n] += a0 * b[n];
+                    sums[m + 1u][n] += a1 * b[n];
+                    sums[m + 2u][n] += a2 * b[n];
+                    sums[m + 3u][n] += a3 * b[n];
+                    sums[m + 4u][n] += a4 * b[n];
+                    sums[m + 5u][n] += a5 * b[n];
+                    sums[m + 6u][n] += a6 * b[n];
+                    sums[m + 7u][n] += a7 * b[n];
+                }
+            }
+        } else {
+            // Few rows: each is one number for all lanes.
+            for (var m = 0u; m < TM; m++) {
+                let a = at_row(row0 + m);
+                for (var n = 0u; n < TN; n++) { sums[m][n] += a * b[n]; }
+            }
+        }
+        next_term();
+    }
+    // Short loops: a compiler that does not unroll one of them keeps all sums in memory. lavapipe unrolls up to about 800 instructions.
+    for (var m = 0u; m < min(TM, 8u); m++) {
+        if begin_row(row0 + m) {
+            for (var n = 0u; n < TN; n++) { put(n, sums[m][n]); }
+        }
+    }
+    for (var m = 8u; m < TM; m++) {
+        if begin_row(row0 + m) {
+            for (var n = 0u; n < TN; n++) { put(n, sums[m][n]); }
+        }
+    }
+}
