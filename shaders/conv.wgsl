@@ -9,14 +9,12 @@
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is group * splits + split. PASS 2 with splits > 1 writes partial sums
 //            [splits, K, C/groups, kH, kW], which the reduce kernel then adds in a fixed order: no atomics, the same bits every time;
 //            of f16 operands they are f32 (R).
-// Overrides  PASS, BIAS, STRIDED; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or shared/lanes.wgsl in its place
+// Overrides  PASS, BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or shared/lanes.wgsl in its place
 // Precision  the terms of one split summed in f32, in order.
 //#include shared/f32.wgsl
 
 override PASS: u32 = 0u;
 override BIAS: bool = false;
-// PASS 1: whether a stride is not 1.
-override STRIDED: bool = false;
 
 struct Params {
     n: u32,
@@ -44,6 +42,24 @@ struct Params {
     cols: u32,
     row_tiles: u32,
     tiles: u32,
+    // PASS 1 in shared/lanes.wgsl makes the input pixels first + n stride of one dispatch, which have their taps in common: taps_h x taps_w of them, from
+    // tap_h, tap_w on. The first tap of pixel n sees output n + origin (modulo 2^32), each further one `reach` before it.
+    first_h: u32,
+    first_w: u32,
+    size_h: u32,
+    size_w: u32,
+    origin_h: u32,
+    origin_w: u32,
+    tap_h: u32,
+    tap_w: u32,
+    tap_step_h: u32,
+    tap_step_w: u32,
+    taps_h: u32,
+    taps_w: u32,
+    reach_h: u32,
+    reach_w: u32,
+    pad0: u32,
+    pad1: u32,
 }
 
 @group(0) @binding(0) var<storage, read> first: array<T>;
@@ -116,7 +132,7 @@ fn load_b(k: u32, col: u32) -> f32 {
 struct Column {
     // What of the address does not depend on the term.
     base: u32,
-    // PASS 0, 2: the input's row and column under tap 0 of output 0, plus stride or dilation. PASS 1: the padded input pixel.
+    // PASS 0, 2: the input's row and column under tap 0 of output 0, plus stride or dilation. PASS 1: the output that tap 0 sees.
     h: u32,
     w: u32,
     // Where row 0 of the result has this column.
@@ -146,12 +162,15 @@ fn column(n: u32, any_col: u32) {
             columns[n].result = (col / pixels * params.k + channel_group * params.kg) * pixels + pixel;
         }
         case 1u: {
-            let pixels = params.h * params.w;
-            let pixel = col % pixels;
-            columns[n].base = (col / pixels * params.k + channel_group * params.kg) * params.oh * params.ow;
-            columns[n].h = pixel / params.w + params.pad_h;
-            columns[n].w = pixel % params.w + params.pad_w;
-            columns[n].result = (col / pixels * params.c + channel_group * params.cg) * pixels + pixel;
+            let pixels = params.size_h * params.size_w;
+            let image = col / pixels;
+            let row = col % pixels / params.size_w;
+            let right_by = col % params.size_w;
+            columns[n].base = (image * params.k + channel_group * params.kg) * params.oh * params.ow;
+            columns[n].h = row + params.origin_h;
+            columns[n].w = right_by + params.origin_w;
+            columns[n].result = ((image * params.c + channel_group * params.cg) * params.h + params.first_h + row * params.stride_h) * params.w
+                + params.first_w + right_by * params.stride_w;
         }
         default: {
             let taps = params.kh * params.kw;
@@ -192,30 +211,41 @@ fn term(k: u32) {
         down = k % pixels / params.ow;
         right = k % params.ow;
         a_at = (outer * params.k + channel_group * params.kg) * pixels + k % pixels;
+    } else if PASS == 1u {
+        let taps = params.taps_h * params.taps_w;
+        outer = k / taps;
+        down = k % taps / params.taps_w;
+        right = k % params.taps_w;
+        place_tap();
     } else {
         let taps = params.kh * params.kw;
         outer = k / taps;
         down = k % taps / params.kw;
         right = k % params.kw;
-        if PASS == 0u { a_at = channel_group * params.kg * params.terms + k; }
-        if PASS == 1u { a_at = (channel_group * params.kg + outer) * params.cg * taps + k % taps; }
+        a_at = channel_group * params.kg * params.terms + k;
     }
+}
+
+fn place_tap() {
+    let tap = (params.tap_h + down * params.tap_step_h) * params.kw + params.tap_w + right * params.tap_step_w;
+    a_at = (channel_group * params.kg + outer) * params.cg * params.kh * params.kw + tap;
 }
 
 fn next_term() {
     a_at++;
     right++;
-    if right == select(params.kw, params.ow, PASS == 2u) {
+    let line = select(select(params.kw, params.ow, PASS == 2u), params.taps_w, PASS == 1u);
+    if right == line {
         right = 0u;
         down++;
-        if down == select(params.kh, params.oh, PASS == 2u) {
+        if down == select(select(params.kh, params.oh, PASS == 2u), params.taps_h, PASS == 1u) {
             down = 0u;
             outer++;
-            // On to the next channel's taps, past the other rows'; or to the next image, past the other channels.
-            if PASS == 1u { a_at += (params.cg - 1u) * params.kh * params.kw; }
+            // On to the next image, past the other channels.
             if PASS == 2u { a_at += (params.k - 1u) * params.oh * params.ow; }
         }
     }
+    if PASS == 1u { place_tap(); }
 }
 
 fn at_row(any_row: u32) -> f32 {
@@ -237,16 +267,8 @@ fn at_column(n: u32) -> f32 {
             return f32(first[column.base + (outer * params.h + h) * params.w + w]);
         }
         case 1u: {
-            var h = column.h - down * params.dil_h;
-            var w = column.w - right * params.dil_w;
-            if STRIDED {
-                // There is an output pixel that saw this input pixel through the tap if the strides divide.
-                if i32(h) < 0 || i32(w) < 0 { return 0.0; }
-                let padded = vec2(h, w);
-                h = divided(h, 1.0 / f32(params.stride_h));
-                w = divided(w, 1.0 / f32(params.stride_w));
-                if h * params.stride_h != padded.x || w * params.stride_w != padded.y { return 0.0; }
-            }
+            let h = column.h - down * params.reach_h;
+            let w = column.w - right * params.reach_w;
             if h >= params.oh || w >= params.ow { return 0.0; }
             return f32(first[column.base + (outer * params.oh + h) * params.ow + w]);
         }
