@@ -1,6 +1,7 @@
 // conv2d as an implicit matrix product, in three passes that share one loop:
 //   PASS 0  y[n,k,oh,ow] = sum_{c,i,j} w[k,c,i,j] x[n,c,oh s + i d - p, ow s + j d - p] (+ bias[k])    rows k, columns (n,oh,ow), sum over (c,i,j)
-//   PASS 1  dx[n,c,h,w] = sum_{k,i,j} w[k,c,i,j] dy[n,k,(h + p - i d)/s, (w + p - j d)/s]              rows c, columns (n,h,w), sum over (k,i,j)
+//   PASS 1  dx[n,c,h,w] = sum_{k,i,j} w[k,c,i,j] dy[n,k,(h + p - i d)/s, (w + p - j d)/s]              rows c, columns (n,h,w), sum over (k,i,j),
+//           for the pixels (h,w) of one remainder by the strides and the taps whose quotients are whole there
 //   PASS 2  dw[k,c,i,j] = sum_{n,oh,ow} dy[n,k,oh,ow] x[n,c,oh s + i d - p, ow s + j d - p]            rows k, columns (c,i,j), sum over (n,oh,ow)
 //
 // Layout     x, dx [N, C, H, W]   w, dw [K, C/groups, kH, kW]   y, dy [N, K, oH, oW], f32 or f16, row-major
@@ -9,7 +10,7 @@
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is group * splits + split. PASS 2 with splits > 1 writes partial sums
 //            [splits, K, C/groups, kH, kW], which the reduce kernel then adds in a fixed order: no atomics, the same bits every time;
 //            of f16 operands they are f32 (R).
-// Overrides  PASS, BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or shared/lanes.wgsl in its place
+// Overrides  PASS, BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl in its place
 // Precision  the terms of one split summed in f32, in order.
 //#include shared/f32.wgsl
 
@@ -42,8 +43,8 @@ struct Params {
     cols: u32,
     row_tiles: u32,
     tiles: u32,
-    // PASS 1 in shared/lanes.wgsl makes the input pixels first + n stride of one dispatch, which have their taps in common: taps_h x taps_w of them, from
-    // tap_h, tap_w on. The first tap of pixel n sees output n + origin (modulo 2^32), each further one `reach` before it.
+    // PASS 1: one dispatch makes the input pixels first + n stride, size of them, which have their taps in common: taps_h x taps_w of them, from tap_h,
+    // tap_w on. The first tap of pixel n sees output n + origin (modulo 2^32), each further one `reach` outputs before it.
     first_h: u32,
     first_w: u32,
     size_h: u32,
@@ -71,83 +72,24 @@ struct Params {
 var<private> channel_group: u32;
 var<private> split: u32;
 
-// Index into x under tap (i, j) of output pixel (n, oh, ow), or -1 in the padding.
-fn input_index(n: u32, c: u32, oh: u32, ow: u32, i: u32, j: u32) -> i32 {
-    let h = i32(oh * params.stride_h + i * params.dil_h) - i32(params.pad_h);
-    let w = i32(ow * params.stride_w + j * params.dil_w) - i32(params.pad_w);
-    if h < 0 || w < 0 || h >= i32(params.h) || w >= i32(params.w) { return -1; }
-    return i32(((n * params.c + channel_group * params.cg + c) * params.h + u32(h)) * params.w + u32(w));
-}
-
-fn load_a(row: u32, k: u32) -> f32 {
-    if row >= params.rows { return 0.0; }
-    let taps = params.kh * params.kw;
-    switch PASS {
-        case 0u: { return f32(second[(channel_group * params.kg + row) * params.terms + k]); }
-        case 1u: { return f32(second[((channel_group * params.kg + k / taps) * params.cg + row) * taps + k % taps]); }
-        default: {
-            let pixels = params.oh * params.ow;
-            return f32(second[(k / pixels * params.k + channel_group * params.kg + row) * pixels + k % pixels]);
-        }
-    }
-}
-
-fn load_b(k: u32, col: u32) -> f32 {
-    if col >= params.cols { return 0.0; }
-    let taps = params.kh * params.kw;
-    switch PASS {
-        case 0u: {
-            let pixels = params.oh * params.ow;
-            let pixel = col % pixels;
-            let tap = k % taps;
-            let at = input_index(col / pixels, k / taps, pixel / params.ow, pixel % params.ow, tap / params.kw, tap % params.kw);
-            if at < 0 { return 0.0; }
-            return f32(first[at]);
-        }
-        case 1u: {
-            let pixels = params.h * params.w;
-            let pixel = col % pixels;
-            let tap = k % taps;
-            // The output pixel that saw this input pixel through the tap: there is one if the strides divide.
-            let h = i32(pixel / params.w + params.pad_h) - i32(tap / params.kw * params.dil_h);
-            let w = i32(pixel % params.w + params.pad_w) - i32(tap % params.kw * params.dil_w);
-            if h < 0 || w < 0 || u32(h) % params.stride_h != 0u || u32(w) % params.stride_w != 0u { return 0.0; }
-            let oh = u32(h) / params.stride_h;
-            let ow = u32(w) / params.stride_w;
-            if oh >= params.oh || ow >= params.ow { return 0.0; }
-            return f32(first[((col / pixels * params.k + channel_group * params.kg + k / taps) * params.oh + oh) * params.ow + ow]);
-        }
-        default: {
-            let pixels = params.oh * params.ow;
-            let pixel = k % pixels;
-            let tap = col % taps;
-            let at = input_index(k / pixels, col / taps, pixel / params.ow, pixel % params.ow, tap / params.kw, tap % params.kw);
-            if at < 0 { return 0.0; }
-            return f32(first[at]);
-        }
-    }
-}
-
-// As shared/lanes.wgsl asks for them: divisions once a column, terms by counting. Beyond the matrix its last row or column is read again.
+// What shared/tile.wgsl asks for.
 struct Column {
     // What of the address does not depend on the term.
     base: u32,
-    // PASS 0, 2: the input's row and column under tap 0 of output 0, plus stride or dilation. PASS 1: the output that tap 0 sees.
+    // PASS 0, 2: the input's row and column under tap 0 of output 0, plus stride or dilation. PASS 1: the output under the first tap.
+    // Above or left of the image they wrap around to huge numbers, which are outside like any other.
     h: u32,
     w: u32,
-    // Where row 0 of the result has this column.
-    result: u32,
 }
-const NOWHERE: u32 = 0xffffffffu;
-var<private> columns: array<Column, 16>;
-// A row of the result: from its column in row 0, and what is added.
-var<private> row_at: u32;
-var<private> row_bias: f32;
-// The term: PASS 0 and 1 channel and tap, PASS 2 image and output pixel; `a_at` is its place in the second operand.
+var<private> columns: array<Column, TN>;
+// The term: PASS 0 and 1 channel and tap, PASS 2 image and output pixel; `a_at` is its place in row 0 of the second operand.
 var<private> outer: u32;
 var<private> down: u32;
 var<private> right: u32;
 var<private> a_at: u32;
+// A row of the result: its place, and what is added to it.
+var<private> row_at: u32;
+var<private> row_bias: f32;
 
 fn column(n: u32, any_col: u32) {
     let col = min(any_col, params.cols - 1u);
@@ -156,21 +98,15 @@ fn column(n: u32, any_col: u32) {
             let pixels = params.oh * params.ow;
             let pixel = col % pixels;
             columns[n].base = (col / pixels * params.c + channel_group * params.cg) * params.h * params.w;
-            // Padding wraps around: a row or column above the image is a huge number.
             columns[n].h = pixel / params.ow * params.stride_h - params.pad_h;
             columns[n].w = pixel % params.ow * params.stride_w - params.pad_w;
-            columns[n].result = (col / pixels * params.k + channel_group * params.kg) * pixels + pixel;
         }
         case 1u: {
             let pixels = params.size_h * params.size_w;
-            let image = col / pixels;
-            let row = col % pixels / params.size_w;
-            let right_by = col % params.size_w;
-            columns[n].base = (image * params.k + channel_group * params.kg) * params.oh * params.ow;
-            columns[n].h = row + params.origin_h;
-            columns[n].w = right_by + params.origin_w;
-            columns[n].result = ((image * params.c + channel_group * params.cg) * params.h + params.first_h + row * params.stride_h) * params.w
-                + params.first_w + right_by * params.stride_w;
+            let pixel = col % pixels;
+            columns[n].base = (col / pixels * params.k + channel_group * params.kg) * params.oh * params.ow;
+            columns[n].h = pixel / params.size_w + params.origin_h;
+            columns[n].w = pixel % params.size_w + params.origin_w;
         }
         default: {
             let taps = params.kh * params.kw;
@@ -178,74 +114,44 @@ fn column(n: u32, any_col: u32) {
             columns[n].base = (channel_group * params.cg + col / taps) * params.h * params.w;
             columns[n].h = tap / params.kw * params.dil_h - params.pad_h;
             columns[n].w = tap % params.kw * params.dil_w - params.pad_w;
-            columns[n].result = (split * params.k + channel_group * params.kg) * params.cols + col;
         }
     }
-    if any_col >= params.cols { columns[n].result = NOWHERE; }
 }
 
-fn begin_row(row: u32) -> bool {
-    switch PASS {
-        case 0u: {
-            row_at = row * params.oh * params.ow;
-            if BIAS { row_bias = f32(bias[channel_group * params.kg + min(row, params.rows - 1u)]); }
-        }
-        case 1u: { row_at = row * params.h * params.w; }
-        default: { row_at = row * params.cols; }
-    }
-    return row < params.rows;
-}
-
-fn put(n: u32, value: f32) {
-    let at = columns[n].result;
-    if at == NOWHERE { return; }
-    var v = value;
-    if BIAS { v += row_bias; }
-    result[row_at + at] = R(v);
-}
+// Terms run over `outer`, and within it over this many lines of `line` each.
+fn lines() -> u32 { return select(select(params.kh, params.taps_h, PASS == 1u), params.oh, PASS == 2u); }
+fn line() -> u32 { return select(select(params.kw, params.taps_w, PASS == 1u), params.ow, PASS == 2u); }
 
 fn term(k: u32) {
-    if PASS == 2u {
-        let pixels = params.oh * params.ow;
-        outer = k / pixels;
-        down = k % pixels / params.ow;
-        right = k % params.ow;
-        a_at = (outer * params.k + channel_group * params.kg) * pixels + k % pixels;
-    } else if PASS == 1u {
-        let taps = params.taps_h * params.taps_w;
-        outer = k / taps;
-        down = k % taps / params.taps_w;
-        right = k % params.taps_w;
-        place_tap();
-    } else {
-        let taps = params.kh * params.kw;
-        outer = k / taps;
-        down = k % taps / params.kw;
-        right = k % params.kw;
-        a_at = channel_group * params.kg * params.terms + k;
-    }
-}
-
-fn place_tap() {
-    let tap = (params.tap_h + down * params.tap_step_h) * params.kw + params.tap_w + right * params.tap_step_w;
-    a_at = (channel_group * params.kg + outer) * params.cg * params.kh * params.kw + tap;
+    let inner = k % (lines() * line());
+    outer = k / (lines() * line());
+    down = inner / line();
+    right = inner % line();
+    place_term();
 }
 
 fn next_term() {
-    a_at++;
     right++;
-    let line = select(select(params.kw, params.ow, PASS == 2u), params.taps_w, PASS == 1u);
-    if right == line {
+    if right == line() {
         right = 0u;
         down++;
-        if down == select(select(params.kh, params.oh, PASS == 2u), params.taps_h, PASS == 1u) {
+        if down == lines() {
             down = 0u;
             outer++;
-            // On to the next image, past the other channels.
-            if PASS == 2u { a_at += (params.k - 1u) * params.oh * params.ow; }
         }
     }
-    if PASS == 1u { place_tap(); }
+    place_term();
+}
+
+fn place_term() {
+    switch PASS {
+        case 0u: { a_at = channel_group * params.kg * params.terms + (outer * params.kh + down) * params.kw + right; }
+        case 1u: {
+            let tap = (params.tap_h + down * params.tap_step_h) * params.kw + params.tap_w + right * params.tap_step_w;
+            a_at = (channel_group * params.kg + outer) * params.cg * params.kh * params.kw + tap;
+        }
+        default: { a_at = ((outer * params.k + channel_group * params.kg) * params.oh + down) * params.ow + right; }
+    }
 }
 
 fn at_row(any_row: u32) -> f32 {
@@ -281,24 +187,39 @@ fn at_column(n: u32) -> f32 {
     }
 }
 
-fn store(row: u32, col: u32, value: f32) {
-    if row >= params.rows || col >= params.cols { return; }
+fn begin_row(row: u32) -> bool {
+    switch PASS {
+        case 0u: {
+            row_at = row * params.oh * params.ow;
+            if BIAS { row_bias = f32(bias[channel_group * params.kg + min(row, params.rows - 1u)]); }
+        }
+        case 1u: { row_at = row * params.h * params.w; }
+        default: { row_at = row * params.cols; }
+    }
+    return row < params.rows;
+}
+
+fn result_at(col: u32) -> u32 {
+    if col >= params.cols { return NOWHERE; }
     switch PASS {
         case 0u: {
             let pixels = params.oh * params.ow;
-            let k = channel_group * params.kg + row;
-            var v = value;
-            if BIAS { v += f32(bias[k]); }
-            result[(col / pixels * params.k + k) * pixels + col % pixels] = R(v);
+            return (col / pixels * params.k + channel_group * params.kg) * pixels + col % pixels;
         }
         case 1u: {
-            let pixels = params.h * params.w;
-            result[(col / pixels * params.c + channel_group * params.cg + row) * pixels + col % pixels] = R(value);
+            let pixels = params.size_h * params.size_w;
+            let h = params.first_h + col % pixels / params.size_w * params.stride_h;
+            let w = params.first_w + col % params.size_w * params.stride_w;
+            return ((col / pixels * params.c + channel_group * params.cg) * params.h + h) * params.w + w;
         }
-        default: {
-            result[(split * params.k + channel_group * params.kg + row) * params.cols + col] = R(value);
-        }
+        default: { return (split * params.k + channel_group * params.kg) * params.cols + col; }
     }
+}
+
+fn put(at: u32, value: f32) {
+    var v = value;
+    if BIAS { v += row_bias; }
+    result[row_at + at] = R(v);
 }
 
 //#include shared/index.wgsl

@@ -3,7 +3,7 @@
 // Layout     T is f32 or f16. a: element (m, k) at batch_a + m a_row + k a_col, b likewise; c [batch, m, n] row-major. Broadcast dimensions have stride 0.
 // Bindings   0 a (read)   1 b (read)   2 bias (read; anything when BIAS is false)   3 c (read_write)   4 params (uniform)
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is the batch
-// Overrides  BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or shared/lanes.wgsl in its place
+// Overrides  BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl in its place
 // Precision  K products summed in f32, in order.
 //#include shared/f32.wgsl
 
@@ -37,51 +37,26 @@ var<private> base_a: u32;
 var<private> base_b: u32;
 var<private> base_c: u32;
 
-fn load_a(row: u32, k: u32) -> f32 {
-    if row >= params.m { return 0.0; }
-    return f32(a[base_a + row * params.a_row + k * params.a_col]);
-}
-
-fn load_b(k: u32, col: u32) -> f32 {
-    if col >= params.n { return 0.0; }
-    return f32(b[base_b + k * params.b_row + col * params.b_col]);
-}
-
-fn write(at: u32, col: u32, value: f32) {
-    var v = value;
-    if BIAS { v += f32(bias[col]); }
-    c[at] = T(v);
-}
-
-// As shared/lanes.wgsl asks for them. Beyond the matrix its last row or column is read again.
-var<private> columns: array<u32, 16>;
+// What shared/tile.wgsl asks for.
+var<private> columns: array<u32, TN>;
 var<private> k: u32;
-const NOWHERE: u32 = 0xffffffffu;
-
-var<private> results: array<u32, 16>;
 var<private> row_at: u32;
 
-fn column(n: u32, col: u32) {
-    columns[n] = base_b + min(col, params.n - 1u) * params.b_col;
-    results[n] = select(NOWHERE, col, col < params.n);
-}
+fn column(n: u32, col: u32) { columns[n] = base_b + min(col, params.n - 1u) * params.b_col; }
+fn term(at: u32) { k = at; }
+fn next_term() { k++; }
+fn at_row(row: u32) -> f32 { return f32(a[base_a + min(row, params.m - 1u) * params.a_row + k * params.a_col]); }
+fn at_column(n: u32) -> f32 { return f32(b[columns[n] + k * params.b_row]); }
+
 fn begin_row(row: u32) -> bool {
     row_at = base_c + row * params.n;
     return row < params.m;
 }
-fn put(n: u32, value: f32) {
-    let col = results[n];
-    if col == NOWHERE { return; }
-    write(row_at + col, col, value);
-}
-fn term(from_k: u32) { k = from_k; }
-fn next_term() { k++; }
-fn at_column(n: u32) -> f32 { return f32(b[columns[n] + k * params.b_row]); }
-fn at_row(row: u32) -> f32 { return f32(a[base_a + min(row, params.m - 1u) * params.a_row + k * params.a_col]); }
-
-fn store(row: u32, col: u32, value: f32) {
-    if row >= params.m || col >= params.n { return; }
-    write(base_c + row * params.n + col, col, value);
+fn result_at(col: u32) -> u32 { return select(NOWHERE, col, col < params.n); }
+fn put(col: u32, value: f32) {
+    var v = value;
+    if BIAS { v += f32(bias[col]); }
+    c[row_at + col] = T(v);
 }
 
 //#include shared/index.wgsl

@@ -1,9 +1,15 @@
-// Register-tiled product of two matrices that the including file describes by three functions:
-//   load_a(row, k) -> f32    load_b(k, col) -> f32    both 0 outside their matrix
-//   store(row, col, value)   ignores what is outside the result
+// Register-tiled product of two matrices, which the including file describes by
+//   column(n, col)      from now on slot n of this invocation is column `col`     at_column(n)    b at the present term and slot n's column
+//   term(k)             from now on the sum is at term k                          at_row(row)     a at `row` and the present term
+//   next_term()         on to the term after it
+//   begin_row(row)      from now on results are of this row; whether it exists
+//   result_at(col)      a column's place in each row, NOWHERE without such a column
+//   put(place, value)   writes the present row's result
+// Rows and columns outside their matrix are asked for, and may give any number: no result is made of it.
 //
 // A workgroup of WX x WY invocations makes a tile of WY*TM rows and WX*TN columns; each invocation keeps TM x TN sums in registers and
 // reads every staged value once for TM or TN multiplications. Tile sizes: src/backend/gpu/kernels/tile.rs.
+const NOWHERE: u32 = 0xffffffffu;
 const TM: u32 = 4u; //#spec
 const TN: u32 = 4u; //#spec
 const WX: u32 = 16u; //#spec
@@ -31,14 +37,21 @@ fn tile_product(row0: u32, col0: u32, lane: u32, k_begin: u32, k_end: u32) {
             let row = select(i % ROWS, i / TK, A_ALONG_K);
             let k = select(i / ROWS, i % TK, A_ALONG_K);
             var v = 0.0;
-            if k0 + k < k_end { v = load_a(row0 + row, k0 + k); }
+            if k0 + k < k_end {
+                term(k0 + k);
+                v = at_row(row0 + row);
+            }
             tile_a[k * A_PITCH + row] = v;
         }
         for (var i = lane; i < COLS * TK; i += WX * WY) {
             let col = select(i % COLS, i / TK, B_ALONG_K);
             let k = select(i / COLS, i % TK, B_ALONG_K);
             var v = 0.0;
-            if k0 + k < k_end { v = load_b(k0 + k, col0 + col); }
+            if k0 + k < k_end {
+                column(0u, col0 + col);
+                term(k0 + k);
+                v = at_column(0u);
+            }
             tile_b[k * B_PITCH + col] = v;
         }
         workgroupBarrier();
@@ -52,9 +65,13 @@ fn tile_product(row0: u32, col0: u32, lane: u32, k_begin: u32, k_end: u32) {
         }
         workgroupBarrier();
     }
+    var places: array<u32, TN>;
+    for (var n = 0u; n < TN; n++) { places[n] = result_at(col0 + n * WX + lx); }
     for (var m = 0u; m < TM; m++) {
-        for (var n = 0u; n < TN; n++) {
-            store(row0 + m * WY + ly, col0 + n * WX + lx, sums[m][n]);
+        if begin_row(row0 + m * WY + ly) {
+            for (var n = 0u; n < TN; n++) {
+                if places[n] != NOWHERE { put(places[n], sums[m][n]); }
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::float;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, Spec};
+use std::collections::BTreeMap;
 
 /// Attributes of a convolution, with PyTorch's meaning and defaults; pairs are `[height, width]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +66,37 @@ impl Conv2dOptions {
         }
         Shape::new(&[n, k, self.output(0, h, kh)?, self.output(1, width, kw)?])
     }
+
+    /// The phases of an axis of `size` input pixels that have taps; the gradient of the other pixels is 0.
+    pub(crate) fn phases(&self, axis: usize, size: usize, kernel: usize) -> Vec<Phase> {
+        let (stride, dilation, padding) = (self.stride[axis], self.dilation[axis], self.padding[axis]);
+        let mut taps: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
+        for i in 0..kernel {
+            taps.entry(i * dilation % stride).or_default().push((i, i * dilation / stride));
+        }
+        let phase = |(remainder, taps): (usize, Vec<(usize, usize)>)| {
+            let output = padding.saturating_sub(remainder).div_ceil(stride);
+            let first = stride * output + remainder - padding;
+            Phase { first, size: size.saturating_sub(first).div_ceil(stride), output, taps }
+        };
+        taps.into_iter().map(phase).filter(|phase| phase.size > 0).collect()
+    }
+}
+
+/// Along one axis, the input pixels `first + n stride`, `size` of them, that have their taps in common.
+///
+/// Pixel `h` is part of output `o` through tap `i` where `h + padding = o stride + i dilation`, so that all pixels of one remainder of `h + padding` by the
+/// stride share their taps. They are in equal steps, as the residues of a multiple are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Phase {
+    /// The first pixel.
+    pub first: usize,
+    /// Pixels.
+    pub size: usize,
+    /// The output that pixel 0 would be part of through a tap 0.
+    pub output: usize,
+    /// Taps, and how many outputs before `output + n` pixel `n` is part of through each.
+    pub taps: Vec<(usize, usize)>,
 }
 
 /// Attributes of a convolution over `[N, C, L]`; see [`Conv2dOptions`].
@@ -195,5 +227,49 @@ impl Conv {
             Conv::BackwardWeight { .. } => (&inputs[1].shape, &outputs[0].shape),
         };
         y.len() as u64 * w[1..].iter().product::<usize>() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each pair of pixel and tap that the definition lists is in exactly one phase, and no other.
+    #[test]
+    fn phases_list_every_tap_of_every_pixel_once() {
+        for (stride, dilation, padding, kernel, size) in [
+            (1, 1, 0, 1, 5),
+            (1, 2, 3, 3, 9),
+            (2, 1, 1, 3, 8),
+            (3, 2, 2, 4, 11),
+            (4, 6, 5, 3, 17),
+            (7, 1, 0, 2, 20),
+            (2, 2, 0, 3, 6),
+            (1000, 1, 0, 1, 3),
+        ] {
+            let options = Conv2dOptions { stride: [1, stride], dilation: [1, dilation], padding: [0, padding], groups: 1 };
+            let mut found = Vec::new();
+            for phase in options.phases(1, size, kernel) {
+                for n in 0..phase.size {
+                    found.extend(
+                        phase.taps.iter().map(|&(tap, back)| (phase.first + n * stride, tap, (phase.output + n) as i64 - back as i64)),
+                    );
+                }
+                let steps = |f: fn(&(usize, usize)) -> usize| phase.taps.windows(2).map(|w| f(&w[1]) - f(&w[0])).collect::<Vec<_>>();
+                assert!(steps(|t| t.0).windows(2).all(|w| w[0] == w[1]) && steps(|t| t.1).windows(2).all(|w| w[0] == w[1]));
+            }
+            let mut want = Vec::new();
+            for h in 0..size {
+                for i in 0..kernel {
+                    let at = (h + padding) as i64 - (i * dilation) as i64;
+                    if at.rem_euclid(stride as i64) == 0 {
+                        want.push((h, i, at.div_euclid(stride as i64)));
+                    }
+                }
+            }
+            found.sort_unstable();
+            want.sort_unstable();
+            assert_eq!(found, want, "stride {stride}, dilation {dilation}, padding {padding}, kernel {kernel}");
+        }
     }
 }

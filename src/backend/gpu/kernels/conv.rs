@@ -5,6 +5,7 @@ use super::{Kernel, Plan, Storage, Variant, elementwise, reduce, word};
 use crate::backend::Operand;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::op::conv::Phase;
 use crate::op::{Conv, Conv2dOptions, ReduceKind};
 use crate::shape::{Shape, Spec};
 
@@ -52,43 +53,6 @@ pub(super) struct Params {
     pad: [u32; 2],
 }
 
-/// Along one axis of an input's gradient: the pixels `first + n stride`, `size` of them, that share their taps, which are `count` from `tap` on.
-struct Phase {
-    first: usize,
-    size: usize,
-    /// The output that the first tap of the first pixel sees, modulo 2^32.
-    origin: u32,
-    tap: usize,
-    tap_step: usize,
-    count: usize,
-    /// Outputs between one tap and the next.
-    reach: usize,
-}
-
-/// The phases of an axis of `size` pixels: pixel `h` got something of output `o` through tap `i` where `h + padding = o stride + i dilation`, so that
-/// the pixels of one remainder of `h + padding` by the stride share their taps.
-fn phases(options: &Conv2dOptions, axis: usize, size: usize, kernel: usize) -> Vec<Phase> {
-    let (stride, dilation, padding) = (options.stride[axis], options.dilation[axis], options.padding[axis]);
-    let of = |remainder: usize| {
-        let output = padding.saturating_sub(remainder).div_ceil(stride);
-        let first = stride * output + remainder - padding;
-        let taps: Vec<usize> = (0..kernel).filter(|i| i * dilation % stride == remainder).collect();
-        let tap = taps.first().copied().unwrap_or(0);
-        let tap_step = taps.get(1).map_or(1, |next| next - tap);
-        let back = (tap * dilation).saturating_sub(remainder) / stride;
-        Phase {
-            first,
-            size: size.saturating_sub(first).div_ceil(stride),
-            origin: (output as u32).wrapping_sub(back as u32),
-            tap,
-            tap_step,
-            count: taps.len(),
-            reach: tap_step * dilation / stride,
-        }
-    };
-    (0..stride).map(of).filter(|phase| phase.size > 0).collect()
-}
-
 /// Terms of a weight gradient that one workgroup sums: long enough to pay for a partial result, short enough to keep many busy.
 const TERMS_A_SPLIT: usize = 1024;
 
@@ -104,61 +68,65 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
             (2, options, shape(&inputs[0]), shape(&outputs[0]), shape(&inputs[1]), &inputs[0], &inputs[1])
         }
     };
+    let sizes = sizes(options, [x, weight, y])?;
     let (cg, kg, taps) = (weight[1], weight[0] / options.groups, weight[2] * weight[3]);
-    let (rows, cols, terms) = match pass {
-        0 => (kg, x[0] * y[2] * y[3], cg * taps),
-        1 => (cg, x[0] * x[2] * x[3], kg * taps),
-        _ => (kg, cg * taps, x[0] * y[2] * y[3]),
+    let (rows, shares) = match pass {
+        0 => (kg, vec![Share { cols: x[0] * y[2] * y[3], terms: cg * taps, params: sizes }]),
+        1 => (cg, input_shares(options, [x, weight], sizes)?),
+        _ => (kg, vec![Share { cols: cg * taps, terms: x[0] * y[2] * y[3], params: sizes }]),
     };
-    let splits = if pass == 2 { terms.div_ceil(TERMS_A_SPLIT).clamp(1, 256) } else { 1 };
-    if options.groups * splits > plan.limits.workgroups as usize {
-        return Err(Error::Shape(format!("conv2d with {} groups needs more workgroups than the GPU takes", options.groups)));
+    if pass == 1 && shares.iter().map(|share| share.cols).sum::<usize>() < x[0] * x[2] * x[3] {
+        // Pixels that no tap reaches.
+        elementwise::fill(&outputs[0], 0.0, plan)?;
     }
-    if pass == 1 && plan.limits.lanes {
-        return input_gradient(options, [x, weight, y], [first, second], &outputs[0], plan);
-    }
-    let tile = Tile::choose(rows, cols, plan.limits);
-    let row_tiles = rows.div_ceil(tile.rows() as usize);
-    let tiles = row_tiles * cols.div_ceil(tile.cols() as usize);
-    let terms_a_split = terms.div_ceil(splits).max(1);
-    let z = options.groups * splits;
-    let params = Params {
-        splits: word(splits)?,
-        terms_a_split: word(terms_a_split)?,
-        terms: word(terms)?,
-        rows: word(rows)?,
-        cols: word(cols)?,
-        row_tiles: word(row_tiles)?,
-        tiles: word(tiles)?,
-        ..base(options, [x, weight, y])?
-    };
     let bias = match op {
         Conv::Forward { bias: true, .. } => Some(&inputs[2]),
         _ => None,
     };
-    let kernel = tile
-        // Forward reads rows of weights, the weight gradient rows of dy: both contiguous along the sum.
-        .apply(Kernel::new("conv", "conv2d"), [pass != 1, pass == 2])
-        .constant("PASS", pass)
-        .constant("BIAS", bias.is_some() as u32);
-    let [gx, gy, _] = plan.fold(tiles, 1)?;
-    let groups = [gx, gy, word(z)?];
-    let dw = &outputs[0];
-    if pass == 2 && dw.spec.dtype == DType::F16 {
-        // Sums of f16 products stay in f32 until the last one.
-        let sum = plan.scratch(Spec::new(dw.spec.shape, DType::F32))?;
-        let kernel = Kernel { variant: Variant { storage: Storage::F16ToF32, ..kernel.variant }, ..kernel };
-        split_sum(kernel, splits, [first, second], &sum, &params, groups, plan)?;
-        return elementwise::cast(&sum, dw, plan);
+    for Share { cols, terms, params } in shares {
+        let splits = if pass == 2 { terms.div_ceil(TERMS_A_SPLIT).clamp(1, 256) } else { 1 };
+        let z = options.groups * splits;
+        if z > plan.limits.workgroups as usize {
+            return Err(Error::Shape(format!("conv2d with {} groups needs more workgroups than the GPU takes", options.groups)));
+        }
+        let tile = Tile::choose(rows, cols, plan.limits);
+        let row_tiles = rows.div_ceil(tile.rows() as usize);
+        let tiles = row_tiles * cols.div_ceil(tile.cols() as usize);
+        let params = Params {
+            splits: word(splits)?,
+            terms_a_split: word(terms.div_ceil(splits).max(1))?,
+            terms: word(terms)?,
+            rows: word(rows)?,
+            cols: word(cols)?,
+            row_tiles: word(row_tiles)?,
+            tiles: word(tiles)?,
+            ..params
+        };
+        let kernel = tile
+            // Forward reads rows of weights, the weight gradient rows of dy: both contiguous along the sum.
+            .apply(Kernel::new("conv", "conv2d"), [pass != 1, pass == 2])
+            .constant("PASS", pass)
+            .constant("BIAS", bias.is_some() as u32);
+        let [gx, gy, _] = plan.fold(tiles, 1)?;
+        let groups = [gx, gy, word(z)?];
+        if pass == 2 {
+            weight_gradient(kernel, splits, [first, second], &outputs[0], &params, groups, plan)?;
+        } else {
+            plan.push(kernel, &[first, second, bias.unwrap_or(first)], &[&outputs[0]], &params, groups)?;
+        }
     }
-    if splits == 1 {
-        return plan.push(kernel, &[first, second, bias.unwrap_or(first)], &[&outputs[0]], &params, groups);
-    }
-    split_sum(kernel, splits, [first, second], dw, &params, groups, plan)
+    Ok(())
 }
 
-/// What all passes say of the sizes of x, weight and y.
-fn base(options: Conv2dOptions, [x, weight, y]: [Shape; 3]) -> Result<Params> {
+/// What one dispatch makes of a pass: columns of the result, each a sum of so many terms.
+struct Share {
+    cols: usize,
+    terms: usize,
+    params: Params,
+}
+
+/// The sizes of x, weight and y, and the attributes.
+fn sizes(options: Conv2dOptions, [x, weight, y]: [Shape; 3]) -> Result<Params> {
     Ok(Params {
         n: word(x[0])?,
         c: word(x[1])?,
@@ -181,51 +149,46 @@ fn base(options: Conv2dOptions, [x, weight, y]: [Shape; 3]) -> Result<Params> {
     })
 }
 
-/// The input's gradient on subgroups of eight lanes, one dispatch for each phase of the strides: no tap is asked for in vain.
-fn input_gradient(options: Conv2dOptions, shapes: [Shape; 3], operands: [&Operand; 2], dx: &Operand, plan: &mut Plan) -> Result<()> {
-    let [x, weight, _] = shapes;
-    let columns = phases(&options, 1, x[3], weight[3]);
-    for down in phases(&options, 0, x[2], weight[2]) {
+/// The input's gradient, phase by phase of the strides, so that no tap is asked for in vain.
+fn input_shares(options: Conv2dOptions, [x, weight]: [Shape; 2], sizes: Params) -> Result<Vec<Share>> {
+    let columns = options.phases(1, x[3], weight[3]);
+    let mut shares = Vec::new();
+    for down in options.phases(0, x[2], weight[2]) {
         for right in &columns {
-            let (rows, cols) = (weight[1], x[0] * down.size * right.size);
-            let terms = weight[0] / options.groups * down.count * right.count;
-            let tile = Tile::choose(rows, cols, plan.limits);
-            let row_tiles = rows.div_ceil(tile.rows() as usize);
-            let tiles = row_tiles * cols.div_ceil(tile.cols() as usize);
+            let [(tap_h, tap_step_h, origin_h, reach_h), (tap_w, tap_step_w, origin_w, reach_w)] = [walk(&down)?, walk(right)?];
             let params = Params {
-                splits: 1,
-                terms_a_split: word(terms)?,
-                terms: word(terms)?,
-                rows: word(rows)?,
-                cols: word(cols)?,
-                row_tiles: word(row_tiles)?,
-                tiles: word(tiles)?,
                 first_h: word(down.first)?,
                 first_w: word(right.first)?,
                 size_h: word(down.size)?,
                 size_w: word(right.size)?,
-                origin_h: down.origin,
-                origin_w: right.origin,
-                tap_h: word(down.tap)?,
-                tap_w: word(right.tap)?,
-                tap_step_h: word(down.tap_step)?,
-                tap_step_w: word(right.tap_step)?,
-                taps_h: word(down.count)?,
-                taps_w: word(right.count)?,
-                reach_h: word(down.reach)?,
-                reach_w: word(right.reach)?,
-                ..base(options, shapes)?
+                origin_h,
+                origin_w,
+                tap_h,
+                tap_w,
+                tap_step_h,
+                tap_step_w,
+                taps_h: word(down.taps.len())?,
+                taps_w: word(right.taps.len())?,
+                reach_h,
+                reach_w,
+                ..sizes
             };
-            let kernel = tile.apply(Kernel::new("conv", "conv2d"), [false, false]).constant("PASS", 1).constant("BIAS", 0);
-            let [gx, gy, _] = plan.fold(tiles, 1)?;
-            plan.push(kernel, &[operands[0], operands[1], operands[0]], &[dx], &params, [gx, gy, word(options.groups)?])?;
+            let terms = weight[0] / options.groups * down.taps.len() * right.taps.len();
+            shares.push(Share { cols: x[0] * down.size * right.size, terms, params });
         }
     }
-    Ok(())
+    Ok(shares)
 }
 
-/// A weight gradient (f32) whose terms are summed in `splits` parts.
-fn split_sum(
+/// The taps of a phase as the kernel counts them: the first, the step, the output under the first of pixel 0 (modulo 2^32), outputs back a step.
+fn walk(phase: &Phase) -> Result<(u32, u32, u32, u32)> {
+    let (tap, back) = phase.taps[0];
+    let (next, next_back) = phase.taps.get(1).copied().unwrap_or((tap, back));
+    Ok((word(tap)?, word(next - tap)?, word(phase.output)?.wrapping_sub(word(back)?), word(next_back - back)?))
+}
+
+/// A weight gradient whose terms are summed in `splits` parts, all in f32 until the last sum.
+fn weight_gradient(
     kernel: Kernel,
     splits: usize,
     [first, second]: [&Operand; 2],
@@ -234,6 +197,12 @@ fn split_sum(
     groups: [u32; 3],
     plan: &mut Plan,
 ) -> Result<()> {
+    if dw.spec.dtype == DType::F16 {
+        let sum = plan.scratch(Spec::new(dw.spec.shape, DType::F32))?;
+        let kernel = Kernel { variant: Variant { storage: Storage::F16ToF32, ..kernel.variant }, ..kernel };
+        weight_gradient(kernel, splits, [first, second], &sum, params, groups, plan)?;
+        return elementwise::cast(&sum, dw, plan);
+    }
     if splits == 1 {
         return plan.push(kernel, &[first, second, first], &[dw], params, groups);
     }
