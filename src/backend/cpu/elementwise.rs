@@ -1,6 +1,6 @@
 //! Elementwise functions.
 
-use super::fast::{self, exp, map, tanh, update, zip};
+use super::fast::{self, add_assign, exp, map, tanh, zip};
 use super::{Args, outputs};
 use crate::dtype::{DType, Real};
 use crate::error::Result;
@@ -58,7 +58,7 @@ pub(super) fn run<T: Real>(op: &Elementwise, args: &mut Args, fast: bool) -> Res
         }
         Elementwise::AddAssign if fast => {
             let [acc] = outputs::<f32, 1>(&mut args.outs);
-            update(acc, bytemuck::cast_slice(args.ins[1]), |acc, x| acc + x);
+            add_assign(acc, bytemuck::cast_slice(args.ins[1]));
         }
         Elementwise::AddAssign => {
             let [acc] = outputs::<T, 1>(&mut args.outs);

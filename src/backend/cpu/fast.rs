@@ -2,11 +2,15 @@
 //! vectorise. Nothing here depends on the number of threads.
 
 use super::in_parallel;
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+use std::cell::RefCell;
 
-/// Elements a thread takes at the least.
-const GRAIN: usize = 16_384;
+/// The most f32 lanes of a register.
+pub const LANES: usize = 16;
+
+/// Elements a thread takes at the least, where each is a few operations.
+pub const GRAIN: usize = 16_384;
 /// Sums that run side by side: a fixed number, so that each processor adds in the same order.
 const SUMS: usize = 16;
 
@@ -15,53 +19,109 @@ pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(f)
 }
 
-/// How many elements of `len` one thread takes: fixed by the length alone.
-fn chunk(len: usize) -> usize {
-    len.div_ceil(64).max(GRAIN)
+/// The vector registers of this processor.
+pub struct Registers {
+    /// f32 lanes of one.
+    pub lanes: usize,
+    /// Whether there are 32 of them, not 16.
+    pub many: bool,
+}
+
+/// What [`vectorized`] and the like run on.
+pub fn registers() -> Registers {
+    struct Ask;
+    impl WithSimd for Ask {
+        type Output = Registers;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> Registers {
+            Registers { lanes: S::F32_LANES, many: S::REGISTER_COUNT >= 32 }
+        }
+    }
+    Arch::new().dispatch(Ask)
+}
+
+/// A register full of f32 from the beginning of `from`.
+#[inline(always)]
+pub fn load<S: Simd>(from: &[f32]) -> S::f32s {
+    bytemuck::pod_read_unaligned(bytemuck::cast_slice(&from[..S::F32_LANES]))
+}
+
+/// Lends `f` memory that the thread keeps between calls; its contents are whatever was left there.
+pub fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    thread_local! {
+        static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    }
+    // Taken out, since a thread that waits for others may begin another task meanwhile.
+    let mut memory = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if memory.len() < len {
+        memory = vec![0.0; len];
+    }
+    let result = f(&mut memory[..len]);
+    KEPT.with_borrow_mut(|kept| kept.push(memory));
+    result
+}
+
+/// Calls `f` with each item, on all threads where there are several.
+pub fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
+    if in_parallel() { items.into_par_iter().for_each(f) } else { items.into_iter().for_each(f) }
+}
+
+/// How many elements of `len`, at least `grain`, one thread takes: fixed by the length alone.
+fn chunk(len: usize, grain: usize) -> usize {
+    len.div_ceil(64).max(grain)
 }
 
 /// `y = f(x)`
 pub fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
-    let part = |x: &[f32], y: &mut [f32]| vectorized(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x)));
-    if in_parallel() {
-        let n = chunk(x.len());
-        x.par_chunks(n).zip(y.par_chunks_mut(n)).for_each(|(x, y)| part(x, y));
-    } else {
-        part(x, y);
-    }
+    let n = chunk(x.len(), GRAIN);
+    for_each(x.chunks(n).zip(y.chunks_mut(n)).collect(), |(x, y): (&[f32], &mut [f32])| {
+        vectorized(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x)));
+    });
 }
 
 /// `y = f(a, b)`
 pub fn zip(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sync) {
-    let part =
-        |a: &[f32], b: &[f32], y: &mut [f32]| vectorized(|| y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = f(a, b)));
-    if in_parallel() {
-        let n = chunk(a.len());
-        a.par_chunks(n).zip(b.par_chunks(n)).zip(y.par_chunks_mut(n)).for_each(|((a, b), y)| part(a, b, y));
-    } else {
-        part(a, b, y);
-    }
+    let n = chunk(a.len(), GRAIN);
+    for_each(a.chunks(n).zip(b.chunks(n)).zip(y.chunks_mut(n)).collect(), |((a, b), y): ((&[f32], &[f32]), &mut [f32])| {
+        vectorized(|| y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = f(a, b)));
+    });
 }
 
-/// `y = f(y, x)`
-pub fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
-    let part = |y: &mut [f32], x: &[f32]| vectorized(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(*y, x)));
-    if in_parallel() {
-        let n = chunk(x.len());
-        y.par_chunks_mut(n).zip(x.par_chunks(n)).for_each(|(y, x)| part(y, x));
-    } else {
-        part(y, x);
-    }
+/// `y += x`
+pub fn add_assign(y: &mut [f32], x: &[f32]) {
+    let n = chunk(x.len(), GRAIN);
+    for_each(y.chunks_mut(n).zip(x.chunks(n)).collect(), |(y, x): (&mut [f32], &[f32])| {
+        vectorized(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y += x));
+    });
 }
 
-/// Calls `f(first index, part)` for parts of `y` whose lengths are multiples of `of`, but for the last.
-pub fn parts<T: Send>(y: &mut [T], of: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    if in_parallel() {
-        let n = chunk(y.len()).next_multiple_of(of);
-        y.par_chunks_mut(n).enumerate().for_each(|(i, y)| f(i * n, y));
-    } else {
-        f(0, y);
-    }
+/// Calls `f` with the elements of `arrays`, and of `x`, at each place; all are of one length.
+pub fn update<const N: usize>(arrays: [&mut [f32]; N], x: &[f32], f: impl Fn([&mut f32; N], f32) + Sync) {
+    let n = chunk(x.len(), GRAIN);
+    let mut rest = arrays.map(|array| array.chunks_mut(n));
+    let chunks = x.chunks(n).map(|x| (rest.each_mut().map(|array| array.next().unwrap_or_default()), x));
+    for_each(chunks.collect(), |(arrays, x): ([&mut [f32]; N], &[f32])| {
+        vectorized(|| {
+            // Blocks of a constant size: no checks within, so that they vectorise.
+            let (x_blocks, x_rest) = x.as_chunks::<LANES>();
+            let mut arrays = arrays.map(|array| array.as_chunks_mut::<LANES>());
+            for (b, x) in x_blocks.iter().enumerate() {
+                let mut blocks = arrays.each_mut().map(|(blocks, _)| &mut blocks[b]);
+                for i in 0..LANES {
+                    f(blocks.each_mut().map(|block| &mut block[i]), x[i]);
+                }
+            }
+            for (i, &x) in x_rest.iter().enumerate() {
+                f(arrays.each_mut().map(|(_, rest)| &mut rest[i]), x);
+            }
+        });
+    });
+}
+
+/// Calls `f(first index, part)` for parts of `y` of at least `grain` elements, whose lengths are multiples of `of`, but for the last.
+pub fn parts<T: Send>(y: &mut [T], grain: usize, of: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    let n = chunk(y.len(), grain).next_multiple_of(of);
+    for_each(y.chunks_mut(n).enumerate().collect(), |(i, y): (usize, &mut [T])| f(i * n, y));
 }
 
 /// The sum of `f(x)` in f64.

@@ -1,6 +1,6 @@
 //! Matrix products: the definition, and `gemm` for speed.
 
-use super::{Args, in_parallel, outputs};
+use super::{Args, outputs, threads};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::Matmul;
@@ -58,13 +58,21 @@ pub(super) fn run<T: Real>(op: &Matmul, args: &mut Args, fast: bool) -> Result<(
 
 /// `y [m, n] (+)= a [m, k] b [k, n]` in f32 with the `gemm` crate, on the threads of the current pool.
 pub(super) fn sgemm(sizes: [usize; 3], a: &[f32], sa: Strides, b: &[f32], sb: Strides, y: &mut [f32], add: bool) {
-    let parallelism = if in_parallel() { gemm::Parallelism::Rayon(rayon::current_num_threads()) } else { gemm::Parallelism::None };
+    let parallelism = match threads() {
+        1 => gemm::Parallelism::None,
+        threads => gemm::Parallelism::Rayon(threads),
+    };
     sgemm_with(parallelism, sizes, a, sa, b, sb, y, add);
+}
+
+/// As [`sgemm`], on the calling thread.
+pub(super) fn serial_sgemm(sizes: [usize; 3], a: &[f32], sa: Strides, b: &[f32], sb: Strides, y: &mut [f32], add: bool) {
+    sgemm_with(gemm::Parallelism::None, sizes, a, sa, b, sb, y, add);
 }
 
 /// As [`sgemm`], with the threads given.
 #[allow(clippy::too_many_arguments)] // three matrices with their strides
-pub(super) fn sgemm_with(
+fn sgemm_with(
     parallelism: gemm::Parallelism,
     [m, n, k]: [usize; 3],
     a: &[f32],

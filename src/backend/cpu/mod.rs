@@ -29,8 +29,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-/// Below this many floating-point operations a call stays on the calling thread: handing work to the pool costs about 10 us.
-const PARALLEL_FLOPS: u64 = 200_000;
+/// Below this many floating-point operations a call stays on the calling thread, since waking the pool's threads takes some 30 us: in products, which do a
+/// hundred of them in a nanosecond, and elsewhere.
+const PARALLEL_FLOPS: [u64; 2] = [4_000_000, 200_000];
 
 /// The CPU as a device.
 pub struct Cpu {
@@ -298,7 +299,8 @@ impl Backend for Cpu {
             Some(DType::F64) => self.dispatch::<f64>(op, &mut args),
             _ => self.dispatch::<f32>(op, &mut args),
         };
-        if self.fast && self.threads.current_num_threads() > 1 && op.flops(&specs, &out_specs) > PARALLEL_FLOPS {
+        let worth = PARALLEL_FLOPS[!matches!(op, Op::Matmul(_) | Op::Conv(_)) as usize];
+        if self.fast && self.threads.current_num_threads() > 1 && op.flops(&specs, &out_specs) > worth {
             self.threads.install(call)
         } else {
             call()
@@ -330,7 +332,12 @@ impl Backend for Cpu {
     }
 }
 
-/// True inside the backend's thread pool, i.e. for calls large enough to be worth several threads.
+/// The threads of the backend's pool inside it, i.e. for calls large enough to be worth several; elsewhere 1. Outside, rayon would start a pool of its own.
+fn threads() -> usize {
+    if rayon::current_thread_index().is_some() { rayon::current_num_threads() } else { 1 }
+}
+
+/// Whether there are several threads to use.
 fn in_parallel() -> bool {
-    rayon::current_thread_index().is_some() && rayon::current_num_threads() > 1
+    threads() > 1
 }

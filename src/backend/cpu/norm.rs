@@ -1,6 +1,6 @@
 //! Batch normalisation. Sums over a channel are f64 in every path: they are what its accuracy hangs on.
 
-use super::fast::{sum, sum2, vectorized};
+use super::fast::{for_each, sum, sum2, vectorized};
 use super::{Args, in_parallel};
 use crate::dtype::Real;
 use crate::error::Result;
@@ -106,11 +106,7 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
                     *dx = T::from_f64(scale * (dy.to_f64() - shift - (x.to_f64() - mean) * slope));
                 }
             };
-            if fast && in_parallel() {
-                dx.par_chunks_mut(inner).zip(x.par_chunks(inner)).zip(dy.par_chunks(inner)).enumerate().for_each(one);
-            } else {
-                dx.chunks_mut(inner).zip(x.chunks(inner)).zip(dy.chunks(inner)).enumerate().for_each(one);
-            }
+            for_each(dx.chunks_mut(inner).zip(x.chunks(inner)).zip(dy.chunks(inner)).enumerate().collect(), one);
         }
     }
     Ok(())
@@ -127,11 +123,7 @@ fn affine<T: Real>(x: &[T], y: &mut [T], inner: usize, channels: usize, fast: bo
         }
         y.iter_mut().zip(x).for_each(|(y, x)| *y = T::from_f64((x.to_f64() - mean) * scale + bias));
     };
-    if fast && in_parallel() {
-        y.par_chunks_mut(inner).zip(x.par_chunks(inner)).enumerate().for_each(one);
-    } else {
-        y.chunks_mut(inner).zip(x.chunks(inner)).enumerate().for_each(one);
-    }
+    for_each(y.chunks_mut(inner).zip(x.chunks(inner)).enumerate().collect(), one);
 }
 
 fn put<T: Real>(bytes: &mut [u8], i: usize, v: f64) {

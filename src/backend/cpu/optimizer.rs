@@ -1,11 +1,10 @@
 //! Optimiser steps, element by element: in f64, and in f32 as the GPU's kernels take them.
 
-use super::fast::vectorized;
-use super::{Args, in_parallel, outputs};
+use super::fast::update;
+use super::{Args, outputs};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::{AdamStep, LossScaleStep, Optimizer, SgdStep};
-use rayon::prelude::*;
 
 pub(super) fn run<T: Real>(op: &Optimizer, args: &mut Args, fast: bool) -> Result<()> {
     if let Optimizer::ClipFactor { max_norm } = *op {
@@ -109,9 +108,6 @@ fn loss_scale<T: Real>(o: &LossScaleStep, sum: f64, state: &mut [T], y: &mut [T]
     }
 }
 
-/// Elements of a thread.
-const GRAIN: usize = 16_384;
-
 /// The fused steps in f32. Coefficients are computed in f64: `1 - beta^t` cancels.
 fn steps(op: &Optimizer, args: &mut Args, scale: f32, skipped: f64) {
     let gradient: &[f32] = bytemuck::cast_slice(args.ins[1]);
@@ -123,9 +119,9 @@ fn steps(op: &Optimizer, args: &mut Args, scale: f32, skipped: f64) {
             let first = s.step as f64 - skipped == 1.0;
             let [weight, buffer] = outputs::<f32, 2>(&mut args.outs);
             if s.momentum == 0.0 {
-                chunked([weight], gradient, |[w], g| *w -= lr * (sign * g + decay * *w));
+                update([weight], gradient, |[w], g| *w -= lr * (sign * g + decay * *w));
             } else {
-                chunked([weight, buffer], gradient, |[w, b], g| {
+                update([weight, buffer], gradient, |[w, b], g| {
                     let g = sign * g + decay * *w;
                     *b = if first { g } else { momentum * *b + fresh * g };
                     *w -= lr * if s.nesterov { g + momentum * *b } else { *b };
@@ -143,7 +139,7 @@ fn steps(op: &Optimizer, args: &mut Args, scale: f32, skipped: f64) {
             let (keep, decay) = if s.decoupled { (1.0 - s.lr * s.weight_decay, 0.0) } else { (1.0, s.weight_decay) };
             let (keep, decay) = (keep as f32, decay as f32);
             let [weight, first, second] = outputs::<f32, 3>(&mut args.outs);
-            chunked([weight, first, second], gradient, |[w, m, v], g| {
+            update([weight, first, second], gradient, |[w, m, v], g| {
                 let g = sign * g + decay * *w;
                 *m = beta1 * *m + fresh1 * g;
                 *v = beta2 * *v + fresh2 * g * g;
@@ -152,23 +148,4 @@ fn steps(op: &Optimizer, args: &mut Args, scale: f32, skipped: f64) {
         }
         Optimizer::ClipFactor { .. } | Optimizer::LossScale(_) => {}
     }
-}
-
-/// Calls `f` with the elements of `arrays` and of `gradient` at each place.
-fn chunked<const N: usize>(arrays: [&mut [f32]; N], gradient: &[f32], f: impl Fn([&mut f32; N], f32) + Sync) {
-    let mut chunks: Vec<([&mut [f32]; N], &[f32])> = Vec::new();
-    let mut rest = arrays.map(|array| array.chunks_mut(GRAIN));
-    for gradient in gradient.chunks(GRAIN) {
-        chunks.push((rest.each_mut().map(|array| array.next().unwrap_or_default()), gradient));
-    }
-    let part = |(mut arrays, gradient): ([&mut [f32]; N], &[f32])| {
-        let len = arrays.iter().map(|array| array.len()).fold(gradient.len(), usize::min);
-        let mut arrays = arrays.each_mut().map(|array| &mut array[..len]);
-        vectorized(|| {
-            for (i, &g) in gradient[..len].iter().enumerate() {
-                f(arrays.each_mut().map(|array| &mut array[i]), g);
-            }
-        });
-    };
-    if in_parallel() { chunks.into_par_iter().for_each(part) } else { chunks.into_iter().for_each(part) }
 }

@@ -1,11 +1,10 @@
 //! Pooling. Planes `[H, W]` are independent; each is done by plain loops, on several threads where there are many.
 
-use super::fast::vectorized;
-use super::{Args, in_parallel, outputs};
+use super::fast::{for_each, vectorized};
+use super::{Args, outputs};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::{AvgPool2dOptions, Pool, Pool2dOptions};
-use rayon::prelude::*;
 
 pub(super) fn run<T: Real>(op: &Pool, args: &mut Args, fast: bool) -> Result<()> {
     let (specs, out_specs) = (args.specs, args.out_specs);
@@ -33,12 +32,7 @@ pub(super) fn run<T: Real>(op: &Pool, args: &mut Args, fast: bool) -> Result<()>
                 }),
                 false => max_pool2d(options, x, from, y, index, to),
             };
-            let x = a.par_chunks_exact(from[0] * from[1]);
-            if in_parallel() {
-                x.zip(y.par_chunks_exact_mut(planes)).zip(index.par_chunks_exact_mut(planes)).for_each(one);
-            } else {
-                a.chunks_exact(from[0] * from[1]).zip(y.chunks_exact_mut(planes)).zip(index.chunks_exact_mut(planes)).for_each(one);
-            }
+            for_each(a.chunks_exact(from[0] * from[1]).zip(y.chunks_exact_mut(planes)).zip(index.chunks_exact_mut(planes)).collect(), one);
         }
         Pool::MaxBackward { .. } => {
             let index: &[u32] = bytemuck::cast_slice(args.ins[1]);
@@ -55,11 +49,7 @@ pub(super) fn run<T: Real>(op: &Pool, args: &mut Args, fast: bool) -> Result<()>
                     }
                 }
             };
-            if in_parallel() {
-                dx.par_chunks_exact_mut(area).zip(a.par_chunks_exact(windows).zip(index.par_chunks_exact(windows))).for_each(one);
-            } else {
-                dx.chunks_exact_mut(area).zip(a.chunks_exact(windows).zip(index.chunks_exact(windows))).for_each(one);
-            }
+            for_each(dx.chunks_exact_mut(area).zip(a.chunks_exact(windows).zip(index.chunks_exact(windows))).collect(), one);
         }
         Pool::Avg(options) => {
             let [y] = outputs::<T, 1>(&mut args.outs);
@@ -169,7 +159,7 @@ fn planes<T: Real>(x: &[T], from: [usize; 2], y: &mut [T], to: [usize; 2], plane
     if a == 0 || b == 0 {
         return;
     }
-    x.par_chunks_exact(a).zip(y.par_chunks_exact_mut(b)).for_each(|(x, y)| plane(x, y));
+    for_each(x.chunks_exact(a).zip(y.chunks_exact_mut(b)).collect(), |(x, y): (&[T], &mut [T])| plane(x, y));
 }
 
 /// Visits the windows of average pooling over `[h, w]`: output index, input indices, divisor.

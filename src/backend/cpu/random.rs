@@ -1,6 +1,6 @@
 //! Random tensors and dropout, from the Philox streams of [`crate::rng`].
 
-use super::fast::parts;
+use super::fast::{GRAIN, parts};
 use super::{Args, outputs};
 use crate::dtype::Real;
 use crate::error::Result;
@@ -34,7 +34,7 @@ pub(super) fn run<T: Real>(op: &Random, args: &mut Args, fast: bool) -> Result<(
                     *y = if unit(word) < threshold { T::default() } else { T::from_f64(x.to_f64() * scale) };
                 });
             };
-            if fast { parts(y, 4, part) } else { part(0, y) }
+            if fast { parts(y, GRAIN, 4, part) } else { part(0, y) }
         }
     }
     Ok(())

@@ -1,12 +1,11 @@
 //! Reductions over any set of dimensions.
 
-use super::fast::{sum, vectorized};
-use super::{Args, in_parallel, outputs};
+use super::fast::{for_each, parts, sum, vectorized};
+use super::{Args, outputs};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::{Reduce, ReduceKind};
 use crate::shape::{Shape, collapse};
-use rayon::prelude::*;
 
 /// A reduction as two index spaces: kept dimensions give the outputs, reduced ones the terms of each.
 pub(crate) struct Plan {
@@ -72,11 +71,7 @@ pub(super) fn run<T: Real>(op: &Reduce, args: &mut Args, fast: bool) -> Result<(
         *y = T::from_f64(reduce(op.kind, n, |j| x[base + offset(j, &plan.reduced)].to_f64()));
     };
     // Outputs are independent; the sum of each is the reference's own loop, so threads cannot change a bit.
-    if fast && in_parallel() {
-        y.par_iter_mut().enumerate().for_each(one)
-    } else {
-        y.iter_mut().enumerate().for_each(one)
-    }
+    parts(y, 1, 1, |first, y| (first..).zip(y).for_each(&one));
     Ok(())
 }
 
@@ -105,11 +100,7 @@ fn run_fast(kind: ReduceKind, n: usize, plan: &Plan, args: &mut Args) -> bool {
             let sums = (0..runs).map(|j| vectorized(|| sum(&x[base + offset(j, &outer)..][..*run], term)));
             *y = (scale * sums.sum::<f64>()) as f32;
         };
-        if in_parallel() {
-            y.par_iter_mut().enumerate().for_each(one)
-        } else {
-            y.iter_mut().enumerate().for_each(one)
-        }
+        parts(y, 1, 1, |first, y| (first..).zip(y).for_each(&one));
         return true;
     }
     if let ([.., columns], [.., 1]) = (&plan.kept.0[..], &plan.kept.1[..]) {
@@ -126,11 +117,7 @@ fn run_fast(kind: ReduceKind, n: usize, plan: &Plan, args: &mut Args) -> bool {
             }
             y.iter_mut().zip(sums).for_each(|(y, sum)| *y = (scale * sum) as f32);
         };
-        if in_parallel() {
-            tasks.into_par_iter().for_each(one)
-        } else {
-            tasks.into_iter().for_each(one)
-        }
+        for_each(tasks, one);
         return true;
     }
     false
