@@ -26,7 +26,14 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
         }
         None => {
             let settings = args.settings()?;
-            let data = load(settings.data.as_deref().unwrap_or("digits"), settings.size, settings.val_fraction, settings.seed)?;
+            let source = settings.data.as_deref().unwrap_or("digits");
+            let data = load(source, settings.size.unwrap_or(data::DEFAULT_SIZE), settings.val_fraction, settings.seed)?;
+            if let Some(size) = settings.size.filter(|&size| [data.height, data.width] != [size; 2]) {
+                return Err(Error::Config(format!(
+                    "--size {size}: the images of {source} are {} x {}; only pictures (PNG, JPEG) are resized",
+                    data.height, data.width
+                )));
+            }
             let config = settings.resolve(&data)?;
             (None, config, Some(data))
         }
@@ -37,9 +44,13 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     }
     let data = match data {
         Some(data) => data,
-        // Its size is that of the run's images; what is not resized has it anyway.
-        None => load(&config.data, Some(config.input[1]).filter(|_| config.input[0] == 3), Some(config.val_fraction), Some(config.seed))?,
+        None => load(&config.data, config.input[1], Some(config.val_fraction), Some(config.seed))?,
     };
+    if args.check_finite && config.half() {
+        return Err(Error::Config(
+            "--check-finite stops at the first infinity, which f16 gradients may hold: such steps are skipped and the loss scale halved; use --precision f32".into(),
+        ));
+    }
     // Shapes, before a GPU is touched: the error names the layer.
     let (null, _) = Device::null();
     let shapes = models::build(&config.model, config.input, config.classes.len(), &null, config.seed)?;
@@ -140,7 +151,7 @@ pub fn profile(costs: &mut [Cost], seconds: f64) {
     note(format!("operations took {busy:.2} s of {seconds:.2} s; the rest is the host's: batches, recording, waiting, files"));
 }
 
-fn load(source: &str, size: Option<usize>, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {
+fn load(source: &str, size: usize, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {
     data::load(source, size)?.with_validation(val_fraction.unwrap_or(0.1), seed.unwrap_or(1))
 }
 
@@ -240,8 +251,7 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let own = if args.source.is_dir() { Some(Config::read(&args.source)?.data) } else { None };
     let source = args.data.clone().or(own).unwrap_or_else(|| "digits".into());
     // Pictures are resized to what the model takes.
-    let size = found.as_ref().map(|trained| trained.about.input).filter(|input| input[0] == 3).map(|input| input[1]);
-    let mut data = data::load(&source, size)?;
+    let mut data = data::load(&source, found.as_ref().map_or(data::DEFAULT_SIZE, |trained| trained.about.input[1]))?;
     let mut trained = match (found, &args.model) {
         (Some(trained), _) => trained,
         (None, Some(model)) => {

@@ -23,7 +23,7 @@ const TRAIN: &str = "train";
 const VAL: [&str; 3] = ["val", "valid", "validation"];
 const TEST: &str = "test";
 
-/// Whether `folder` holds folders, as [`load`] expects it.
+/// Whether `folder` holds folders: classes, or parts.
 pub(super) fn fits(folder: &Path) -> bool {
     folders(folder).is_ok_and(|folders| !folders.is_empty())
 }
@@ -34,7 +34,8 @@ pub(super) fn load(folder: &Path, size: usize) -> Result<Dataset> {
     let description = Description::read(&path)?;
     let full = folder.canonicalize().map_err(|e| Error::io(folder, e))?;
     let name = full.file_name().map_or("data".into(), |name| name.to_string_lossy().into_owned());
-    let parts = folder.join(TRAIN).is_dir();
+    // A folder of pictures called "train" is a class.
+    let parts = fits(&folder.join(TRAIN));
     let train_root = if parts { folder.join(TRAIN) } else { folder.to_owned() };
     let classes = classes(&train_root, &path, description.classes.clone())?;
     let mut skipped = Vec::new();
@@ -208,6 +209,16 @@ mod tests {
         assert_eq!((set.train.len(), set.val.unwrap().labels.clone(), set.test.unwrap().labels.clone()), (2, vec![0], vec![1]));
         save(dir.path().join("val/c/1.png"), [1, 2, 3]);
         assert!(load(dir.path(), 8).unwrap_err().to_string().contains("no class \"c\""));
+    }
+
+    #[test]
+    fn a_class_may_be_called_as_a_part_is() {
+        let dir = tempfile::tempdir().unwrap();
+        for class in ["car", "test", "train"] {
+            save(dir.path().join(class).join("1.png"), [1, 2, 3]);
+        }
+        let set = load(dir.path(), 8).unwrap();
+        assert_eq!((set.classes, set.train.labels.len(), set.test), (vec!["car".into(), "test".into(), "train".into()], 3, None));
     }
 
     #[test]

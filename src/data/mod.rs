@@ -105,35 +105,29 @@ pub const DEFAULT_SIZE: usize = 64;
 /// The data set `source`: `digits`, which is embedded, or the path of a folder of pictures or of IDX files.
 ///
 /// Pictures (PNG, JPEG) lie in one folder a class, whose name is the class's; above them there may be the folders `train`, `val` and `test`. They are
-/// resized to `size` x `size` RGB pixels ([`DEFAULT_SIZE`]), and each channel standardised by the training pictures' mean and standard deviation. Pictures
+/// resized to `size` x `size` RGB pixels (4 to 1024), and each channel standardised by the training pictures' mean and standard deviation. Pictures
 /// that cannot be read are listed in [`Dataset::skipped`]; more than 5 % of them are an error.
 ///
 /// A folder of IDX files holds `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, may hold `t10k-images-idx3-ubyte` and
 /// `t10k-labels-idx1-ubyte` (the test part), each also with the ending `.gz`, and may hold a `dataset.toml` with any of the keys
-/// `name`, `classes`, `input`, `scale`, `mean` and `std`. A folder that is itself called "digits" is `./digits`.
+/// `name`, `classes`, `input`, `scale`, `mean` and `std`; its images keep their size. A folder that is itself called "digits" is `./digits`.
 ///
 /// # Errors
-/// [`Error::Data`] naming the file that is missing, truncated, corrupt or at odds with the others; [`Error::Io`] when reading fails.
-pub fn load(source: &str, size: Option<usize>) -> Result<Dataset> {
-    if let Some(size) = size.filter(|size| !(4..=1024).contains(size)) {
-        return Err(Error::Config(format!("--size {size}: pictures can be resized to 4 to 1024 pixels")));
-    }
+/// [`Error::Config`] for another `size` of pictures; [`Error::Data`] naming the file that is missing, truncated, corrupt or at odds with the others;
+/// [`Error::Io`] when reading fails.
+pub fn load(source: &str, size: usize) -> Result<Dataset> {
     let path = Path::new(source);
-    #[cfg(feature = "image")]
-    if source != "digits" && path.is_dir() && !idx::fits(path) && folder::fits(path) {
-        return folder::load(path, size.unwrap_or(DEFAULT_SIZE));
-    }
-    let set = match source {
-        "digits" => digits()?,
-        _ if path.is_dir() => idx::load(path)?,
-        _ => return Err(nothing(path)),
-    };
-    match size {
-        Some(size) if [set.height, set.width] != [size; 2] => Err(Error::Config(format!(
-            "--size {size}: the images of {source} are {} x {}; only pictures (PNG, JPEG) are resized",
-            set.height, set.width
-        ))),
-        _ => Ok(set),
+    match source {
+        "digits" => digits(),
+        #[cfg(feature = "image")]
+        _ if path.is_dir() && !idx::fits(path) && folder::fits(path) => {
+            if !(4..=1024).contains(&size) {
+                return Err(Error::Config(format!("size {size}: pictures can be resized to 4 to 1024 pixels")));
+            }
+            folder::load(path, size)
+        }
+        _ if path.is_dir() => idx::load(path),
+        _ => Err(nothing(path)),
     }
 }
 
@@ -172,13 +166,13 @@ mod tests {
     #[test]
     fn a_source_that_is_no_folder_is_told_what_to_give() {
         let hint = "give \"digits\", a folder with one folder of pictures a class, or one with train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz]";
-        let missing = load("no/such/folder", None).unwrap_err();
+        let missing = load("no/such/folder", DEFAULT_SIZE).unwrap_err();
         assert!(missing.is_bad_input());
         assert_eq!(missing.to_string(), format!("no/such/folder: no such folder; {hint}"));
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().display().to_string();
-        assert_eq!(load(&path, None).unwrap_err().to_string(), format!("{path}: is not a folder; {hint}"));
-        assert_eq!(load("digits", None).unwrap().name, "digits");
+        assert_eq!(load(&path, DEFAULT_SIZE).unwrap_err().to_string(), format!("{path}: is not a folder; {hint}"));
+        assert_eq!(load("digits", DEFAULT_SIZE).unwrap().name, "digits");
     }
 
     #[test]

@@ -70,15 +70,16 @@ impl Pipelines {
                 None => self.sources.expand(kernel.file, kernel.variant, &kernel.specs)?,
             };
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.file), source: wgpu::ShaderSource::Wgsl(source.into()) };
-            let module = match kernel.text {
-                Some(_) => device.create_shader_module(descriptor),
-                // SAFETY: every loop of our own sources counts to a bound that is known before it begins, so that none is infinite. All other
-                // checks stay. Why: wgpu's own guard gives each loop a second exit, and drivers then do not unroll it: sums that should be
-                // registers become memory (lavapipe: a product takes 5 times as long).
-                None => unsafe {
+            let module = if kernel.text.is_none() && self.sources.are_built_in() {
+                // SAFETY: the text is this crate's own, and every loop of it counts to a bound that is known before it begins, so that none is
+                // infinite. All other checks stay. Why: wgpu's own guard gives each loop a second exit, and drivers then do not unroll it: sums
+                // that should be registers become memory (lavapipe: a product takes 5 times as long).
+                unsafe {
                     let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
                     device.create_shader_module_trusted(descriptor, checks)
-                },
+                }
+            } else {
+                device.create_shader_module(descriptor)
             };
             self.modules.insert(module_key.clone(), module);
         }

@@ -78,6 +78,11 @@ impl Sources {
         Ok(())
     }
 
+    /// Whether no text was put in another's place.
+    pub(super) fn are_built_in(&self) -> bool {
+        self.0.iter().all(|(_, text)| matches!(text, Cow::Borrowed(_)))
+    }
+
     /// An included file, or what takes its place.
     fn included(&self, part: &str, variant: Variant) -> Result<Cow<'_, str>> {
         Ok(match (part, variant.storage) {
