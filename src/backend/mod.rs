@@ -112,6 +112,8 @@ pub struct Capabilities {
     pub f64: bool,
     /// Whether `f16` tensors work.
     pub f16: bool,
+    /// Whether products run as the variant for subgroups of eight lanes, `shared/lanes.wgsl`.
+    pub lanes: bool,
     /// Views into a shared buffer start at multiples of this many bytes.
     pub alignment: usize,
     /// Largest buffer that one operand can be, in bytes.

@@ -57,6 +57,7 @@ impl Default for Null {
             driver: String::new(),
             f64: true,
             f16: true,
+            lanes: false,
             alignment: 256,
             max_buffer_bytes: isize::MAX as usize,
         };

@@ -58,7 +58,7 @@ pub fn cases(device: &Device, ops: &[String], quick: bool, on_row: &mut dyn FnMu
             name: case.to_string(),
             device: device.name().into(),
             op,
-            variant: format!("{dtype} base"),
+            variant: format!("{dtype} {}", kernel(&case, device)),
             dtype: dtype.name().into(),
             error: None,
             tolerance: None,
@@ -84,6 +84,12 @@ pub fn cases(device: &Device, ops: &[String], quick: bool, on_row: &mut dyn FnMu
         on_row(&row);
     }
     Ok(summary)
+}
+
+/// Which of a family's kernels a case runs. `MAPPA_LIMITS=default` takes `base` everywhere.
+fn kernel(case: &Case, device: &Device) -> &'static str {
+    let tiled = matches!(case.op.family(), "matmul" | "conv");
+    if tiled && device.capabilities().lanes { "lanes" } else { "base" }
 }
 
 /// The type of a case: its first input's, or its first result's where there is no input.

@@ -37,7 +37,7 @@ pub struct Row {
     pub device: String,
     /// The operation's name.
     pub op: String,
-    /// Type and kernel: `f32 base`.
+    /// Type and kernel: `f32 base`, or `f32 lanes` for products on subgroups of eight lanes.
     pub variant: String,
     /// The element type.
     pub dtype: String,

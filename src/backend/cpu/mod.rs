@@ -125,6 +125,7 @@ impl Cpu {
             driver: String::new(),
             f64: true,
             f16: true,
+            lanes: false,
             alignment: 8,
             max_buffer_bytes: isize::MAX as usize,
         };

@@ -106,11 +106,11 @@ impl Gpu {
             }
         });
         let limits = device.limits();
-        let eight_lanes = options.subgroups && info.subgroup_sizes == [8, 8] && device.features().contains(wgpu::Features::SUBGROUP);
+        let lanes = options.subgroups && info.subgroup_sizes == [8, 8] && device.features().contains(wgpu::Features::SUBGROUP);
         let plan_limits = kernels::Limits {
             workgroups: limits.max_compute_workgroups_per_dimension,
             binding_bytes: limits.max_storage_buffer_binding_size,
-            lanes: eight_lanes,
+            lanes,
         };
         let capabilities = Capabilities {
             kind: "gpu",
@@ -118,6 +118,7 @@ impl Gpu {
             driver: info.driver.clone(),
             f64: false,
             f16: device.features().contains(wgpu::Features::SHADER_F16),
+            lanes,
             alignment: limits.min_storage_buffer_offset_alignment.max(16) as usize,
             max_buffer_bytes: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size) as usize,
         };
@@ -159,11 +160,6 @@ impl Gpu {
     /// What the adapter says of itself.
     pub fn info(&self) -> &AdapterInfo {
         &self.info
-    }
-
-    /// Whether subgroups have eight lanes, and products use them.
-    pub fn has_eight_lanes(&self) -> bool {
-        self.limits.lanes
     }
 
     /// Whether tensors can have this type here.
