@@ -6,18 +6,33 @@
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
+/// Rounds of a block.
+pub(crate) const ROUNDS: usize = 10;
+
 /// Four random words for a counter under a key: ten rounds.
 pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
-    for _ in 0..10 {
-        let a = MULTIPLIERS[0] as u64 * counter[0] as u64;
-        let b = MULTIPLIERS[1] as u64 * counter[2] as u64;
-        counter = [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32];
-        key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+    for _ in 0..ROUNDS {
+        (counter, key) = (round(counter, key), next_key(key));
     }
     counter
 }
 
+/// One round of [`philox`].
+#[inline(always)]
+pub(crate) fn round(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    let a = MULTIPLIERS[0] as u64 * counter[0] as u64;
+    let b = MULTIPLIERS[1] as u64 * counter[2] as u64;
+    [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32]
+}
+
+/// The key of the round after that of `key`.
+#[inline(always)]
+pub(crate) fn next_key(key: [u32; 2]) -> [u32; 2] {
+    [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])]
+}
+
 /// The 24 high bits as a float in `[0, 1)`: exact in f32, so bit-equal on every backend.
+#[inline]
 pub fn unit(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / 16_777_216.0)
 }

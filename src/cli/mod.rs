@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod peak;
 mod progress;
 
 use clap::{Args, Parser, Subcommand};

@@ -14,7 +14,8 @@ pub const GRAIN: usize = 16_384;
 /// Sums that run side by side: a fixed number, so that each processor adds in the same order.
 const SUMS: usize = 16;
 
-/// Runs a loop that the compiler vectorises with the widest instructions of this processor. What `f` calls must be inlined into it.
+/// Runs a loop that the compiler vectorises with the widest instructions of this processor. What `f` calls must be inlined into it,
+/// and `f` itself: a large one says `#[inline(always)]`. What is not is compiled for any processor (max pooling at half the rate, dropout at a fifth).
 pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(f)
 }

@@ -176,7 +176,7 @@ impl Cpu {
             Op::Recurrent(op) => recurrent::run::<T>(op, args),
             Op::Reduce(op) => reduce::run::<T>(op, args, fast),
             Op::Scan(op) => scan::run::<T>(op, args),
-            Op::Softmax(op) => softmax::run::<T>(op, args),
+            Op::Softmax(op) => softmax::run::<T>(op, args, fast),
             Op::Layout(op) => layout::run::<T>(op, args),
             Op::Random(op) => random::run::<T>(op, args, fast),
             Op::Norm(op) => norm::run::<T>(op, args, fast),

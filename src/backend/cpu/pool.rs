@@ -22,14 +22,17 @@ pub(super) fn run<T: Real>(op: &Pool, args: &mut Args, fast: bool) -> Result<()>
             // Without dilation each window has a pixel that is no padding.
             let fast = fast && options.dilation == [1, 1];
             let one = |((x, y), index): ((&[T], &mut [T]), &mut [u32])| match fast {
-                true => vectorized(|| {
-                    let (x, y) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(y));
-                    match options.stride[1] {
-                        1 => max_rows::<1>(options, x, from, y, index, to),
-                        2 => max_rows::<2>(options, x, from, y, index, to),
-                        _ => max_rows::<0>(options, x, from, y, index, to),
-                    }
-                }),
+                true => vectorized(
+                    #[inline(always)]
+                    || {
+                        let (x, y) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(y));
+                        match options.stride[1] {
+                            1 => max_rows::<1>(options, x, from, y, index, to),
+                            2 => max_rows::<2>(options, x, from, y, index, to),
+                            _ => max_rows::<0>(options, x, from, y, index, to),
+                        }
+                    },
+                ),
                 false => max_pool2d(options, x, from, y, index, to),
             };
             for_each(a.chunks_exact(from[0] * from[1]).zip(y.chunks_exact_mut(planes)).zip(index.chunks_exact_mut(planes)).collect(), one);

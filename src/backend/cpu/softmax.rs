@@ -1,12 +1,23 @@
-//! Log-softmax and cross-entropy, row by row in f64.
+//! Log-softmax and cross-entropy, row by row in f64. Rows of neighbouring elements have a fast path, with exponentials in f32.
 
+use super::fast::{GRAIN, exp, for_each, sum, vectorized};
 use super::{Args, outputs};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::{CrossEntropyOptions, Rows, Softmax};
 
-pub(super) fn run<T: Real>(op: &Softmax, args: &mut Args) -> Result<()> {
+pub(super) fn run<T: Real>(op: &Softmax, args: &mut Args, fast: bool) -> Result<()> {
     let shape = args.specs[0].shape;
+    if let Softmax::LogSoftmax { dim } | Softmax::LogSoftmaxBackward { dim } = op {
+        let rows = Rows::new(&shape, *dim);
+        if fast && rows.inner == 1 && rows.len > 0 {
+            let x: &[f32] = bytemuck::cast_slice(args.ins[0]);
+            let dy: Option<&[f32]> = args.ins.get(1).map(|dy| bytemuck::cast_slice(dy));
+            let [y] = outputs::<f32, 1>(&mut args.outs);
+            contiguous(rows.len, x, dy, y);
+            return Ok(());
+        }
+    }
     let a: &[T] = bytemuck::cast_slice(args.ins[0]);
     match op {
         Softmax::LogSoftmax { dim } => {
@@ -57,6 +68,43 @@ pub(super) fn run<T: Real>(op: &Softmax, args: &mut Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Log-softmax of rows of `len` neighbours; given `dy`, its gradient, and `x` is the result.
+fn contiguous(len: usize, x: &[f32], dy: Option<&[f32]>, y: &mut [f32]) {
+    let rows = (GRAIN / 4).div_ceil(len);
+    let part = |(i, y): (usize, &mut [f32])| {
+        let at = i * rows * len;
+        for (r, y) in y.chunks_exact_mut(len).enumerate() {
+            let row = at + r * len..at + (r + 1) * len;
+            match dy {
+                None => vectorized(|| forward_row(&x[row], y)),
+                Some(dy) => vectorized(|| backward_row(&x[row.clone()], &dy[row], y)),
+            }
+        }
+    };
+    for_each(y.chunks_mut(rows * len).enumerate().collect(), part);
+}
+
+#[inline(always)]
+fn forward_row(x: &[f32], y: &mut [f32]) {
+    // As f32::max does, without NaN; the sum has it.
+    let (chunks, rest) = x.as_chunks::<16>();
+    let mut most = [f32::NEG_INFINITY; 16];
+    for chunk in chunks {
+        for i in 0..16 {
+            most[i] = if chunk[i] > most[i] { chunk[i] } else { most[i] };
+        }
+    }
+    let max = most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    let lse = max as f64 + sum(x, |v| exp(v as f32 - max) as f64).ln();
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x as f64 - lse) as f32);
+}
+
+#[inline(always)]
+fn backward_row(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    let total = sum(dy, |v| v);
+    dx.iter_mut().zip(x.iter().zip(dy)).for_each(|(dx, (&x, &dy))| *dx = (dy as f64 - exp(x) as f64 * total) as f32);
 }
 
 /// Calls `f` for each row with the map from class to index; rows in row-major order of the other dimensions.
