@@ -174,6 +174,34 @@ fn a_folder_of_pictures_is_trained_on_measured_and_asked() {
 }
 
 #[test]
+fn bench_times_workloads_and_says_their_share_of_the_roof() {
+    let text = run(&["bench", "overhead", "matmul_256", "--budget", "0.01", "--json", "--device", "cpu"].map(str::to_owned));
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let metrics: Vec<&str> = lines.iter().map(|line| line["metric"].as_str().unwrap()).collect();
+    // `overhead` names `overhead` alone, though `overhead_sync` begins with it.
+    assert_eq!(metrics, ["step_time", "host_time", "throughput"], "{text}");
+    for line in &lines {
+        for key in ["peer", "version", "backend", "device", "workload", "unit"] {
+            assert!(line[key].is_string(), "{key}: {line}");
+        }
+        for key in ["threads", "value", "iters", "best", "other_load", "share_of_roof", "peak_flops", "peak_bytes_per_s"] {
+            assert!(line[key].as_f64().is_some_and(|value| value >= 0.0), "{key}: {line}");
+        }
+    }
+    refused(&["bench", "train_nothing", "--device", "cpu"], 2, &["train_nothing", "conv_A_fwdbwd_b4"]);
+    refused(&["bench", "overhead", "--budget", "0", "--device", "cpu"], 2, &["--budget 0"]);
+}
+
+#[test]
+fn a_profile_ends_with_a_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run").display().to_string();
+    let output = mappa(&["train", "--device", "cpu", "--max-steps", "5", "--profile", "--out", &out]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).to_string();
+    assert!(output.status.success() && text.contains("conv2d [") && text.contains("verdict: "), "{text}");
+}
+
+#[test]
 fn diff_shows_layers_and_gradients() {
     let text = run(&["diff", "lenet5", "--device", "cpu", "--input", "1x28x28", "--batch-size", "2"].map(str::to_owned));
     assert!(text.contains("conv1") && text.contains("gradient") && text.contains("operations are within their tolerances"), "{text}");

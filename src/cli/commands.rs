@@ -1,5 +1,6 @@
 //! One function a command.
 
+use super::peak::{self, Peak};
 use super::progress::Progress;
 use super::{DevicesArgs, DiffArgs, EvalArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device, say};
 use mappa::backend::profile::Cost;
@@ -57,6 +58,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     shapes.forward(&mut Context::eval(), &Tensor::zeros(&null, &[1, config.input[0], config.input[1], config.input[2]])?)?;
     let (device, line) = open_device(&args.device)?;
     let device = if args.check_finite { device.watched() } else { device };
+    let peak = if args.profile { Peak::measure(&device, args.device.threads)? } else { Peak::UNKNOWN };
     let (device, costs) = if args.profile { device.profiled() } else { (device, Default::default()) };
     let run = match run {
         Some(run) => run,
@@ -103,7 +105,9 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     })?;
     if args.profile {
         pollster::block_on(device.sync())?;
-        profile(&mut costs.lock().unwrap_or_else(PoisonError::into_inner), outcome.seconds);
+        let mut costs = costs.lock().unwrap_or_else(PoisonError::into_inner);
+        profile(&mut costs, outcome.seconds, peak);
+        note(format!("verdict: {}", peak::verdict(&costs, outcome.seconds, outcome.waited, args.workers, peak)));
     }
     if !json {
         summarize(&outcome, &config, &run);
@@ -118,20 +122,24 @@ const SKIPPED_SHOWN: usize = 5;
 const PROFILE_ROWS: usize = 24;
 
 /// Where the time went, the costliest first, on stderr.
-pub fn profile(costs: &mut [Cost], seconds: f64) {
+pub fn profile(costs: &mut [Cost], seconds: f64, peak: Peak) {
     costs.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     let busy: f64 = costs.iter().map(|c| c.seconds).sum();
-    note(format!("{:>7} {:>6} {:>8} {:>9} {:>8} {:>8}  operation", "seconds", "share", "calls", "us a call", "GFLOP/s", "GB/s"));
+    note(format!(
+        "{:>7} {:>6} {:>8} {:>9} {:>8} {:>8} {:>7}  operation",
+        "seconds", "share", "calls", "us a call", "GFLOP/s", "GB/s", "of roof"
+    ));
     let row = |c: &Cost, what: &str| {
         let s = c.seconds.max(1e-12);
         note(format!(
-            "{:7.3} {:5.1}% {:8} {:9.1} {:8.2} {:8.2}  {what}",
+            "{:7.3} {:5.1}% {:8} {:9.1} {:8.2} {:8.2} {:6.0}%  {what}",
             c.seconds,
             100.0 * c.seconds / busy.max(1e-12),
             c.calls,
             1e6 * c.seconds / c.calls.max(1) as f64,
             1e-9 * c.flops as f64 / s,
             1e-9 * c.bytes as f64 / s,
+            100.0 * peak.seconds(c.flops as f64, c.bytes as f64) / s,
         ));
     };
     let (shown, rest) = costs.split_at(costs.len().min(PROFILE_ROWS));

@@ -1,6 +1,7 @@
 //! What a device can do at most, measured: fused multiply-adds from registers, and a copy. Together they are the roof of Williams, Waterman and
 //! Patterson, "Roofline" (2009), that kernels are judged by.
 
+use mappa::backend::profile::Cost;
 use mappa::op::{Custom, CustomOp};
 use mappa::shape::Spec;
 use mappa::{DType, Device, Error, Result, Tensor};
@@ -22,18 +23,58 @@ const RUNS: usize = 5;
 const RUN: f64 = 0.02;
 
 impl Peak {
-    /// Half a second. `threads` is what the CPU backend uses.
+    /// Where nobody asks.
+    pub const UNKNOWN: Peak = Peak { flops: f64::NAN, bytes: f64::NAN };
+
+    /// Half a second. `threads` is what the CPU backend was given.
     ///
     /// # Errors
     /// Errors of the device.
     pub fn measure(device: &Device, threads: usize) -> Result<Peak> {
-        if device.capabilities().kind == "cpu" { Ok(cpu(threads)) } else { gpu(device) }
+        if device.capabilities().kind == "cpu" { Ok(cpu(self::threads(threads))) } else { gpu(device) }
     }
 
     /// The least seconds that so much work can take.
     pub fn seconds(&self, flops: f64, bytes: f64) -> f64 {
         (flops / self.flops).max(bytes / self.bytes)
     }
+}
+
+/// Threads that the CPU backend starts when it is given `asked`.
+pub fn threads(asked: usize) -> usize {
+    if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, |n| n.get()) }
+}
+
+/// What limits a training, in a line, from the times of its operations, its own time, and the part of that spent waiting for batches.
+pub fn verdict(costs: &[Cost], seconds: f64, waited: f64, workers: usize, peak: Peak) -> String {
+    let busy: f64 = costs.iter().map(|c| c.seconds).sum();
+    let (idle, waited) = ((1.0 - busy / seconds).max(0.0), waited / seconds);
+    if busy == 0.0 {
+        return "this device has no clock: what it did when is not known".into();
+    }
+    if waited > 0.1 {
+        return format!(
+            "input pipeline bound: {:.0} % of the time went into waiting for batches, the device was idle {:.0} %; raise --workers ({workers} now)",
+            100.0 * waited,
+            100.0 * idle
+        );
+    }
+    if idle > 0.4 {
+        return format!(
+            "host bound: the device was idle {:.0} % of the time, waiting for the next operation; a larger --batch-size gives it more at once",
+            100.0 * idle
+        );
+    }
+    let by_arithmetic = |c: &&Cost| c.flops as f64 / peak.flops > c.bytes as f64 / peak.bytes;
+    let arithmetic: f64 = costs.iter().filter(by_arithmetic).map(|c| c.seconds).sum();
+    let least: f64 = costs.iter().map(|c| peak.seconds(c.flops as f64, c.bytes as f64)).sum();
+    let (bound, share) = if 2.0 * arithmetic > busy { ("arithmetic", arithmetic / busy) } else { ("memory", 1.0 - arithmetic / busy) };
+    format!(
+        "{bound} bound: {:.0} % of the operations' time is in those that {bound} limits, the device was idle {:.0} %; at its peak all of them would take {:.0} % of their time",
+        100.0 * share,
+        100.0 * idle,
+        100.0 * least / busy
+    )
 }
 
 /// The most units a second of `run(n)`, which does `n` times `units`; `n` grows until a run is long enough to time.
@@ -236,6 +277,24 @@ mod tests {
         assert!(peak.flops > 1e8 && peak.bytes > 1e7 && peak.flops.is_finite() && peak.bytes.is_finite());
         let even = Peak { flops: 8.0, bytes: 2.0 };
         assert_eq!((even.seconds(8.0, 0.0), even.seconds(8.0, 6.0)), (1.0, 3.0));
+    }
+
+    #[test]
+    fn a_verdict_names_what_limits() {
+        let peak = Peak { flops: 10.0, bytes: 10.0 };
+        let cost = |seconds: f64, flops: u64, bytes: u64| Cost { seconds, flops, bytes, ..Cost::default() };
+        let costs = [cost(4.0, 20, 1), cost(2.0, 1, 10)];
+        let of = |costs: &[Cost], seconds: f64, waited: f64| verdict(costs, seconds, waited, 2, peak);
+        let text = of(&costs, 10.0, 3.0);
+        assert!(text.starts_with("input pipeline bound: 30 %") && text.contains("idle 40 %; raise --workers (2 now)"), "{text}");
+        assert!(of(&costs, 15.0, 0.0).starts_with("host bound: the device was idle 60 %"));
+        let text = of(&costs, 7.5, 0.1);
+        assert!(
+            text.starts_with("arithmetic bound: 67 %") && text.contains("idle 20 %") && text.ends_with("take 50 % of their time"),
+            "{text}"
+        );
+        assert!(of(&costs[1..], 2.0, 0.0).starts_with("memory bound: 100 %"));
+        assert!(of(&[], 2.0, 0.0).contains("no clock"));
     }
 
     #[cfg(feature = "gpu")]

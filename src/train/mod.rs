@@ -21,7 +21,7 @@ use crate::tensor::Tensor;
 use crate::tensor::ops::Reduction;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Losses stay on the device until so many steps have been recorded: reading one would wait for all work before it.
 const LOSSES_IN_FLIGHT: usize = 16;
@@ -85,6 +85,8 @@ pub struct Outcome {
     pub best_epoch: u64,
     /// Seconds of this process.
     pub seconds: f64,
+    /// Of these, waiting for batches.
+    pub waited: f64,
 }
 
 /// The accuracy and more of a module on a part of a data set.
@@ -141,6 +143,7 @@ pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) 
         pending: Vec::new(),
         lines: Vec::new(),
         started: Instant::now(),
+        waited: Duration::ZERO,
         images: 0,
     };
     trainer.run(options)
@@ -169,6 +172,8 @@ struct Trainer<'a> {
     /// Lines for `metrics.jsonl`.
     lines: Vec<String>,
     started: Instant,
+    /// For batches.
+    waited: Duration,
     images: u64,
 }
 
@@ -188,7 +193,7 @@ impl Trainer<'_> {
     fn epoch(&mut self, options: &mut Options) -> Result<f64> {
         let (config, data) = (self.config, self.data);
         let epoch = self.state.epoch;
-        let loader = Loader::new(
+        let mut loader = Loader::new(
             data,
             &data.train,
             LoaderOptions {
@@ -202,7 +207,10 @@ impl Trainer<'_> {
                 first_batch: self.state.batch as usize,
             },
         )?;
-        for batch in loader {
+        loop {
+            let asked = Instant::now();
+            let Some(batch) = loader.next() else { break };
+            self.waited += asked.elapsed();
             if options.interrupt.load(Ordering::Relaxed) {
                 self.save(options)?;
                 return Err(Error::Interrupted(format!(
@@ -380,6 +388,6 @@ impl Trainer<'_> {
         self.emit(event, options);
         self.run.log(&std::mem::take(&mut self.lines))?;
         let best_epoch = self.state.best.map_or(self.state.epoch, |b| b.epoch);
-        Ok(Outcome { val, test, steps: self.state.step, train_loss, best_epoch, seconds })
+        Ok(Outcome { val, test, steps: self.state.step, train_loss, best_epoch, seconds, waited: self.waited.as_secs_f64() })
     }
 }

@@ -8,7 +8,7 @@
 mod workloads;
 
 use super::commands::profile;
-use super::peak::Peak;
+use super::peak::{self, Peak};
 use super::{BenchArgs, note, open_device, say};
 use mappa::{Device, Error, Result, Tensor};
 use serde_json::json;
@@ -168,8 +168,7 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let kind = device.capabilities().kind;
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let threads = if kind == "cpu" && args.device.threads > 0 { args.device.threads } else { threads };
+    let threads = peak::threads(if kind == "cpu" { args.device.threads } else { 0 });
     let peak = Peak::measure(&device, threads)?;
     let (device, costs) = if args.profile { device.profiled() } else { (device, Default::default()) };
     if !args.device.json {
@@ -231,7 +230,7 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
         if args.profile {
             pollster::block_on(device.sync())?;
             let mut costs = costs.lock().unwrap_or_else(PoisonError::into_inner);
-            profile(&mut costs, timing.seconds.iter().sum::<f64>() * timing.calls as f64);
+            profile(&mut costs, timing.seconds.iter().sum::<f64>() * timing.calls as f64, peak);
             costs.clear();
         }
         if timing.other_load > 0.25 {
