@@ -115,6 +115,7 @@ pub const DEFAULT_SIZE: usize = 64;
 /// # Errors
 /// [`Error::Config`] for another `size` of pictures; [`Error::Data`] naming the file that is missing, truncated, corrupt or at odds with the others;
 /// [`Error::Io`] when reading fails.
+#[cfg_attr(not(feature = "image"), expect(unused_variables))] // only pictures are resized
 pub fn load(source: &str, size: usize) -> Result<Dataset> {
     let path = Path::new(source);
     match source {

@@ -1,4 +1,6 @@
-//! Matrix products: the definition, and `gemm` for speed.
+//! Matrix products: the definition, and for speed `gemm`, or [`small`] for what is not worth packing.
+
+mod small;
 
 use super::{Args, outputs, threads};
 use crate::dtype::Real;
@@ -36,11 +38,16 @@ pub(super) fn run<T: Real>(op: &Matmul, args: &mut Args, fast: bool) -> Result<(
         }
         let (a, b) = (&a[ia..ia + m * k], &b[ib..ib + k * n]);
         if fast {
-            let y: &mut [f32] = bytemuck::cast_slice_mut(y);
-            if let Some(bias) = bias {
-                y.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bytemuck::cast_slice(bias)));
+            let (a, b, y): (&[f32], &[f32], &mut [f32]) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b), bytemuck::cast_slice_mut(y));
+            let bias: Option<&[f32]> = bias.map(bytemuck::cast_slice);
+            if small::fits([m, n, k], stride_b) {
+                small::product([m, n, k], a, stride_a, b, stride_b, bias, y);
+                continue;
             }
-            sgemm([m, n, k], bytemuck::cast_slice(a), stride_a, bytemuck::cast_slice(b), stride_b, y, bias.is_some());
+            if let Some(bias) = bias {
+                y.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
+            }
+            sgemm([m, n, k], a, stride_a, b, stride_b, y, bias.is_some());
             continue;
         }
         for (r, row) in y.chunks_exact_mut(n).enumerate() {

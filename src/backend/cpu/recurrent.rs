@@ -110,23 +110,26 @@ pub(super) fn run_fast(op: &Recurrent, args: &mut Args) -> Result<()> {
                 let c = &operands[2][all + row * h..][..h];
                 let [input, forget, cell, output] = parts_mut::<4>(act, row, h);
                 let (next_h, next_c) = (&mut next_h[row * h..][..h], &mut next_c[row * h..][..h]);
-                vectorized(|| {
-                    // Slices of one length, so that the loop has no checks and vectorises.
-                    let (x, g, c) = (x.map(|part| &part[..h]), g.map(|part| &part[..h]), &c[..h]);
-                    let (input, forget, cell, output) = (&mut input[..h], &mut forget[..h], &mut cell[..h], &mut output[..h]);
-                    let (next_h, next_c) = (&mut next_h[..h], &mut next_c[..h]);
-                    for j in 0..h {
-                        let gates = [
-                            fast_sigmoid(x[0][j] + g[0][j]),
-                            fast_sigmoid(x[1][j] + g[1][j]),
-                            tanh(x[2][j] + g[2][j]),
-                            fast_sigmoid(x[3][j] + g[3][j]),
-                        ];
-                        let c = gates[1] * c[j] + gates[0] * gates[2];
-                        (next_h[j], next_c[j]) = (gates[3] * tanh(c), c);
-                        (input[j], forget[j], cell[j], output[j]) = (gates[0], gates[1], gates[2], gates[3]);
-                    }
-                });
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        // Slices of one length, so that the loop has no checks and vectorises.
+                        let (x, g, c) = (x.map(|part| &part[..h]), g.map(|part| &part[..h]), &c[..h]);
+                        let (input, forget, cell, output) = (&mut input[..h], &mut forget[..h], &mut cell[..h], &mut output[..h]);
+                        let (next_h, next_c) = (&mut next_h[..h], &mut next_c[..h]);
+                        for j in 0..h {
+                            let gates = [
+                                fast_sigmoid(x[0][j] + g[0][j]),
+                                fast_sigmoid(x[1][j] + g[1][j]),
+                                tanh(x[2][j] + g[2][j]),
+                                fast_sigmoid(x[3][j] + g[3][j]),
+                            ];
+                            let c = gates[1] * c[j] + gates[0] * gates[2];
+                            (next_h[j], next_c[j]) = (gates[3] * tanh(c), c);
+                            (input[j], forget[j], cell[j], output[j]) = (gates[0], gates[1], gates[2], gates[3]);
+                        }
+                    },
+                );
             }
         }
         Recurrent::LstmBackward => {
@@ -140,22 +143,25 @@ pub(super) fn run_fast(op: &Recurrent, args: &mut Args) -> Result<()> {
                 let (dh, dc) = (&operands[3][row * h..][..h], &operands[3][all + row * h..][..h]);
                 let [d_input, d_forget, d_cell, d_output] = parts_mut::<4>(dgates, row, h);
                 let d_c = &mut dstate_c[row * h..][..h];
-                vectorized(|| {
-                    let (input, forget, cell, output) = (&input[..h], &forget[..h], &cell[..h], &output[..h]);
-                    let (c, next_c, dh, dc) = (&c[..h], &next_c[..h], &dh[..h], &dc[..h]);
-                    let (d_input, d_forget, d_cell, d_output) =
-                        (&mut d_input[..h], &mut d_forget[..h], &mut d_cell[..h], &mut d_output[..h]);
-                    let d_c = &mut d_c[..h];
-                    for j in 0..h {
-                        let t = tanh(next_c[j]);
-                        let dc = dc[j] + dh[j] * output[j] * (1.0 - t * t);
-                        d_input[j] = dc * cell[j] * input[j] * (1.0 - input[j]);
-                        d_forget[j] = dc * c[j] * forget[j] * (1.0 - forget[j]);
-                        d_cell[j] = dc * input[j] * (1.0 - cell[j] * cell[j]);
-                        d_output[j] = dh[j] * t * output[j] * (1.0 - output[j]);
-                        d_c[j] = dc * forget[j];
-                    }
-                });
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        let (input, forget, cell, output) = (&input[..h], &forget[..h], &cell[..h], &output[..h]);
+                        let (c, next_c, dh, dc) = (&c[..h], &next_c[..h], &dh[..h], &dc[..h]);
+                        let (d_input, d_forget, d_cell, d_output) =
+                            (&mut d_input[..h], &mut d_forget[..h], &mut d_cell[..h], &mut d_output[..h]);
+                        let d_c = &mut d_c[..h];
+                        for j in 0..h {
+                            let t = tanh(next_c[j]);
+                            let dc = dc[j] + dh[j] * output[j] * (1.0 - t * t);
+                            d_input[j] = dc * cell[j] * input[j] * (1.0 - input[j]);
+                            d_forget[j] = dc * c[j] * forget[j] * (1.0 - forget[j]);
+                            d_cell[j] = dc * input[j] * (1.0 - cell[j] * cell[j]);
+                            d_output[j] = dh[j] * t * output[j] * (1.0 - output[j]);
+                            d_c[j] = dc * forget[j];
+                        }
+                    },
+                );
             }
         }
         Recurrent::Gru => {
@@ -165,16 +171,19 @@ pub(super) fn run_fast(op: &Recurrent, args: &mut Args) -> Result<()> {
                 let before = &operands[2][row * h..][..h];
                 let [reset, update, new, hidden] = parts_mut::<4>(act, row, h);
                 let next = &mut next[row * h..][..h];
-                vectorized(|| {
-                    let (x, g, before, next) = (x.map(|part| &part[..h]), g.map(|part| &part[..h]), &before[..h], &mut next[..h]);
-                    let (reset, update, new, hidden) = (&mut reset[..h], &mut update[..h], &mut new[..h], &mut hidden[..h]);
-                    for j in 0..h {
-                        let (r, z) = (fast_sigmoid(x[0][j] + g[0][j]), fast_sigmoid(x[1][j] + g[1][j]));
-                        let n = tanh(x[2][j] + r * g[2][j]);
-                        next[j] = (1.0 - z) * n + z * before[j];
-                        (reset[j], update[j], new[j], hidden[j]) = (r, z, n, g[2][j]);
-                    }
-                });
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        let (x, g, before, next) = (x.map(|part| &part[..h]), g.map(|part| &part[..h]), &before[..h], &mut next[..h]);
+                        let (reset, update, new, hidden) = (&mut reset[..h], &mut update[..h], &mut new[..h], &mut hidden[..h]);
+                        for j in 0..h {
+                            let (r, z) = (fast_sigmoid(x[0][j] + g[0][j]), fast_sigmoid(x[1][j] + g[1][j]));
+                            let n = tanh(x[2][j] + r * g[2][j]);
+                            next[j] = (1.0 - z) * n + z * before[j];
+                            (reset[j], update[j], new[j], hidden[j]) = (r, z, n, g[2][j]);
+                        }
+                    },
+                );
             }
         }
         Recurrent::GruBackward => {
@@ -184,16 +193,19 @@ pub(super) fn run_fast(op: &Recurrent, args: &mut Args) -> Result<()> {
                 let (before, dh) = (&operands[1][row * h..][..h], &operands[2][row * h..][..h]);
                 let ([dx_r, dx_z, dx_n], [dh_r, dh_z, dh_n]) = (parts_mut::<3>(dx, row, h), parts_mut::<3>(dhidden, row, h));
                 let direct = &mut direct[row * h..][..h];
-                vectorized(|| {
-                    for j in 0..h {
-                        let dn = dh[j] * (1.0 - z[j]) * (1.0 - n[j] * n[j]);
-                        let dr = dn * hidden[j] * r[j] * (1.0 - r[j]);
-                        let dz = dh[j] * (before[j] - n[j]) * z[j] * (1.0 - z[j]);
-                        (dx_r[j], dx_z[j], dx_n[j]) = (dr, dz, dn);
-                        (dh_r[j], dh_z[j], dh_n[j]) = (dr, dz, dn * r[j]);
-                        direct[j] = dh[j] * z[j];
-                    }
-                });
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for j in 0..h {
+                            let dn = dh[j] * (1.0 - z[j]) * (1.0 - n[j] * n[j]);
+                            let dr = dn * hidden[j] * r[j] * (1.0 - r[j]);
+                            let dz = dh[j] * (before[j] - n[j]) * z[j] * (1.0 - z[j]);
+                            (dx_r[j], dx_z[j], dx_n[j]) = (dr, dz, dn);
+                            (dh_r[j], dh_z[j], dh_n[j]) = (dr, dz, dn * r[j]);
+                            direct[j] = dh[j] * z[j];
+                        }
+                    },
+                );
             }
         }
     }
