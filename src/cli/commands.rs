@@ -31,7 +31,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
             let data = load(source, settings.size.unwrap_or(data::DEFAULT_SIZE), settings.val_fraction, settings.seed)?;
             if let Some(size) = settings.size.filter(|&size| [data.height, data.width] != [size; 2]) {
                 return Err(Error::Config(format!(
-                    "--size {size}: the images of {source} are {} x {}; only pictures (PNG, JPEG) are resized",
+                    "--size {size}: the images of {source} are {} x {}; only pictures are resized",
                     data.height, data.width
                 )));
             }

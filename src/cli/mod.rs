@@ -26,7 +26,7 @@ enum Command {
     Train(Box<TrainArgs>),
     /// Measure a trained model on a data set
     Eval(EvalArgs),
-    /// Classify pictures (PNG, JPEG)
+    /// Classify pictures (PNG, JPEG, WebP, GIF, BMP, TIFF)
     Predict(PredictArgs),
     /// List the devices that can compute
     Devices(DevicesArgs),

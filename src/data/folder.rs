@@ -9,10 +9,8 @@ use rayon::prelude::*;
 use super::description::Description;
 use super::{Dataset, Part, Preprocessing};
 use crate::error::{Error, Result};
-use crate::io::picture;
+use crate::io::picture::{self, ENDINGS};
 
-/// Endings that are taken for pictures, in small or capital letters.
-const ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
 /// The largest share of pictures that may be unreadable.
 const MAX_UNREADABLE: f64 = 0.05;
 /// Pictures are RGB.

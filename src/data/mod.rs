@@ -104,8 +104,8 @@ pub const DEFAULT_SIZE: usize = 64;
 
 /// The data set `source`: `digits`, which is embedded, or the path of a folder of pictures or of IDX files.
 ///
-/// Pictures (PNG, JPEG) lie in one folder a class, whose name is the class's; above them there may be the folders `train`, `val` and `test`. They are
-/// resized to `size` x `size` RGB pixels (4 to 1024), and each channel standardised by the training pictures' mean and standard deviation. Pictures
+/// Pictures (PNG, JPEG, WebP, GIF, BMP, TIFF) lie in one folder a class, whose name is the class's; above them there may be the folders `train`, `val` and
+/// `test`. The square in their middle is resized to `size` x `size` RGB pixels (4 to 1024), and each channel standardised by the training pictures' mean and standard deviation. Pictures
 /// that cannot be read are listed in [`Dataset::skipped`]; more than 5 % of them are an error.
 ///
 /// A folder of IDX files holds `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, may hold `t10k-images-idx3-ubyte` and
