@@ -15,11 +15,13 @@ const ROWS: usize = 8;
 const MOST: usize = 1 << 23;
 /// Rows up to which `a` is transposed for a transposed `b`.
 const MOST_ROWS: usize = 128;
+/// Terms of a sum, which here has one rounding for each: longer ones are better added in parts, as `gemm` does.
+const MOST_TERMS: usize = 1 << 12;
 
 /// Whether [`product`] is the faster way; the matrices are contiguous, each perhaps transposed.
 pub fn fits([m, n, k]: [usize; 3], sb: Strides) -> bool {
     let columns = if sb.col == 1 { n } else { m };
-    columns >= registers().lanes && m * n * k <= MOST && (sb.col == 1 || m <= MOST_ROWS)
+    columns >= registers().lanes && m * n * k <= MOST && k <= MOST_TERMS && (sb.col == 1 || m <= MOST_ROWS)
 }
 
 /// `y [m, n] = a [m, k] b [k, n]`, plus `bias [n]`. Each sum is in order of k, whatever the number of threads.
