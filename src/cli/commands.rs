@@ -58,7 +58,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     shapes.forward(&mut Context::eval(), &Tensor::zeros(&null, &[1, config.input[0], config.input[1], config.input[2]])?)?;
     let (device, line) = open_device(&args.device)?;
     let device = if args.check_finite { device.watched() } else { device };
-    let peak = if args.profile { Peak::measure(&device, args.device.threads)? } else { Peak::UNKNOWN };
+    let peak = if args.profile { Some(Peak::measure(&device, args.device.threads)?) } else { None };
     let (device, costs) = if args.profile { device.profiled() } else { (device, Default::default()) };
     let run = match run {
         Some(run) => run,
@@ -103,7 +103,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
             note(format!("mappa: the run is saved up to its last checkpoint; go on with: mappa train --resume {}", run.path().display()));
         }
     })?;
-    if args.profile {
+    if let Some(peak) = peak {
         pollster::block_on(device.sync())?;
         let mut costs = costs.lock().unwrap_or_else(PoisonError::into_inner);
         profile(&mut costs, outcome.seconds, peak);

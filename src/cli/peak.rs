@@ -23,15 +23,12 @@ const RUNS: usize = 5;
 const RUN: f64 = 0.02;
 
 impl Peak {
-    /// Where nobody asks.
-    pub const UNKNOWN: Peak = Peak { flops: f64::NAN, bytes: f64::NAN };
-
     /// Half a second. `threads` is what the CPU backend was given.
     ///
     /// # Errors
     /// Errors of the device.
     pub fn measure(device: &Device, threads: usize) -> Result<Peak> {
-        if device.capabilities().kind == "cpu" { Ok(cpu(self::threads(threads))) } else { gpu(device) }
+        if device.capabilities().kind == "cpu" { cpu(self::threads(threads)) } else { gpu(device) }
     }
 
     /// The least seconds that so much work can take.
@@ -121,7 +118,7 @@ impl WithSimd for MultiplyAdds {
     }
 }
 
-fn cpu(threads: usize) -> Peak {
+fn cpu(threads: usize) -> Result<Peak> {
     let (_, lanes) = Arch::new().dispatch(MultiplyAdds(0));
     let on_all = |work: &(dyn Fn() + Sync)| {
         std::thread::scope(|scope| {
@@ -139,10 +136,9 @@ fn cpu(threads: usize) -> Peak {
         })
     });
     // Far more than a cache holds, in all.
-    const LEN: usize = 64 << 20;
-    let (from, to) = (vec![1u8; LEN], vec![0u8; LEN]);
-    let mut parts: Vec<(Vec<u8>, Vec<u8>)> = (0..threads).map(|_| (from.clone(), to.clone())).collect();
-    let bytes = best((2 * LEN * threads) as f64, |n| {
+    let len = (128 << 20) / threads;
+    let mut parts: Vec<(Vec<u8>, Vec<u8>)> = (0..threads).map(|_| (vec![1; len], vec![0; len])).collect();
+    let bytes = best((2 * len * threads) as f64, |n| {
         std::thread::scope(|scope| {
             for (from, to) in &mut parts {
                 scope.spawn(move || {
@@ -155,7 +151,7 @@ fn cpu(threads: usize) -> Peak {
         });
         Ok(())
     });
-    Peak { flops: flops.unwrap_or(f64::NAN), bytes: bytes.unwrap_or(f64::NAN) }
+    Ok(Peak { flops: flops?, bytes: bytes? })
 }
 
 /// An operation for its time alone: each invocation runs `rounds` of a loop of multiply-adds, or copies 16 elements.
@@ -302,10 +298,12 @@ mod tests {
     fn what_is_timed_on_a_gpu_computes_what_it_says() {
         let gpu = match pollster::block_on(mappa::backend::gpu::Gpu::open(None)) {
             Ok(gpu) => gpu,
-            Err(error) => {
-                assert!(std::env::var("MAPPA_REQUIRE_GPU").is_err(), "{error}");
+            // As in tests/common: a missing adapter fails where one is asked for.
+            Err(Error::NoDevice(message)) if std::env::var("MAPPA_REQUIRE_GPU").as_deref() != Ok("1") => {
+                eprintln!("skipped: {message}");
                 return;
             }
+            Err(error) => panic!("{error}"),
         };
         let reference = mappa::backend::cpu::Cpu::reference().unwrap();
         for rounds in [0, 1, 3] {

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use fast_image_resize as fir;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use std::path::Path;
 
 /// The endings of the files that [`read`] is for, in small letters.
@@ -20,6 +20,8 @@ pub fn read(path: &Path, channels: usize, height: usize, width: usize) -> Result
     let undecodable = |e| bad(format!("this is no picture that can be decoded ({}): {e}", ENDINGS.join(", ")));
     let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|e| bad(format!("cannot be read: {e}")))?;
     let mut decoder = reader.into_decoder().map_err(undecodable)?;
+    // The decoder's own limit is for what it needs beside the picture.
+    Limits::default().reserve(decoder.total_bytes()).map_err(undecodable)?;
     // Broken EXIF data do not make a picture unreadable.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
@@ -80,6 +82,20 @@ mod tests {
         let clear = folder.path().join("clear.png");
         image::RgbaImage::from_pixel(2, 2, image::Rgba([1, 2, 3, 0])).save(&clear).unwrap();
         assert_eq!(read(&clear, 3, 1, 1).unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_picture_that_claims_to_be_huge_is_refused_before_its_memory_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bmp");
+        image::RgbImage::new(2, 2).save(&path).unwrap();
+        // A BMP's width and height are at bytes 18 and 22.
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[18..22].copy_from_slice(&60_000i32.to_le_bytes());
+        bytes[22..26].copy_from_slice(&60_000i32.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        let error = read(&path, 3, 8, 8).unwrap_err().to_string();
+        assert!(error.contains("a.bmp") && error.to_lowercase().contains("limit"), "{error}");
     }
 
     #[test]

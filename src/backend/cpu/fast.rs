@@ -15,7 +15,8 @@ pub const GRAIN: usize = 16_384;
 const SUMS: usize = 16;
 
 /// Runs a loop that the compiler vectorises with the widest instructions of this processor. What `f` calls must be inlined into it,
-/// and `f` itself: a large one says `#[inline(always)]`. What is not is compiled for any processor (max pooling at half the rate, dropout at a fifth).
+/// and `f` itself: a large one says `#[inline(always)]`. What is not is compiled for any processor
+/// (dropout, `mappa bench family_random`: 1.7 instead of 9.7 GB/s).
 pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(f)
 }

@@ -1,6 +1,4 @@
-//! Matrix products: the definition, and for speed `gemm`, or [`small`] for what is not worth packing.
-
-mod small;
+//! Matrix products: the definition, and `gemm` for speed.
 
 use super::{Args, outputs, threads};
 use crate::dtype::Real;
@@ -40,10 +38,6 @@ pub(super) fn run<T: Real>(op: &Matmul, args: &mut Args, fast: bool) -> Result<(
         if fast {
             let (a, b, y): (&[f32], &[f32], &mut [f32]) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b), bytemuck::cast_slice_mut(y));
             let bias: Option<&[f32]> = bias.map(bytemuck::cast_slice);
-            if small::fits([m, n, k], stride_b) {
-                small::product([m, n, k], a, stride_a, b, stride_b, bias, y);
-                continue;
-            }
             if let Some(bias) = bias {
                 y.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
             }

@@ -29,8 +29,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-/// Below this many floating-point operations a call stays on the calling thread, since waking the pool's threads takes 30 to 80 us: in products, which do a
-/// hundred of them in a nanosecond, and elsewhere.
+/// Below this many floating-point operations a call stays on the calling thread, since waking the pool's threads takes some 80 us once they sleep: in
+/// products, which do a hundred of them in a nanosecond, and elsewhere.
 const PARALLEL_FLOPS: [u64; 2] = [10_000_000, 200_000];
 
 /// The CPU as a device.

@@ -5,14 +5,14 @@ use super::{Args, outputs};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::Random;
-use crate::rng::{ROUNDS, next_key, philox, round, unit};
+use crate::rng::{ROUNDS, Stream, next_key, philox, round, unit};
 
 pub(super) fn run<T: Real>(op: &Random, args: &mut Args, fast: bool) -> Result<()> {
     let [y] = outputs::<T, 1>(&mut args.outs);
     match *op {
         Random::Uniform { low, high, stream, .. } => {
             // In f32 where T is f32, as the kernel computes it: the same bits.
-            each_word(stream, 0, y, |y, word| {
+            each_word(stream, y, |y, word| {
                 *y = match T::DTYPE {
                     crate::dtype::DType::F32 => T::from_f64((low as f32 + (high - low) as f32 * unit(word)) as f64),
                     _ => T::from_f64(low + (high - low) * unit(word) as f64),
@@ -27,13 +27,6 @@ pub(super) fn run<T: Real>(op: &Random, args: &mut Args, fast: bool) -> Result<(
         Random::Dropout { p, stream } => {
             let x: &[T] = bytemuck::cast_slice(args.ins[0]);
             let (threshold, scale) = (p as f32, 1.0 / (1.0 - p));
-            let part = |start: usize, y: &mut [T]| {
-                let mut x = x[start..].iter();
-                each_word(stream, start / 4, y, |y, word| {
-                    let x = x.next().copied().unwrap_or_default();
-                    *y = if unit(word) < threshold { T::default() } else { T::from_f64(x.to_f64() * scale) };
-                });
-            };
             if fast {
                 let (x, y) = (bytemuck::cast_slice::<T, f32>(x), bytemuck::cast_slice_mut(y));
                 parts(y, GRAIN, WIDE * 4, |start, y| {
@@ -51,7 +44,11 @@ pub(super) fn run<T: Real>(op: &Random, args: &mut Args, fast: bool) -> Result<(
                     );
                 });
             } else {
-                part(0, y);
+                let mut x = x.iter();
+                each_word(stream, y, |y, word| {
+                    let x = x.next().copied().unwrap_or_default();
+                    *y = if unit(word) < threshold { T::default() } else { T::from_f64(x.to_f64() * scale) };
+                });
             }
         }
     }
@@ -63,7 +60,7 @@ const WIDE: usize = 64;
 
 /// The words of `WIDE` blocks from number `first` on, as [`philox`] makes them one by one.
 #[inline(always)]
-fn wide(stream: crate::rng::Stream, first: usize) -> [u32; WIDE * 4] {
+fn wide(stream: Stream, first: usize) -> [u32; WIDE * 4] {
     let mut words = [[0; WIDE]; 4];
     for i in 0..WIDE {
         let block = (first + i) as u64;
@@ -84,10 +81,10 @@ fn wide(stream: crate::rng::Stream, first: usize) -> [u32; WIDE * 4] {
     out
 }
 
-/// Calls `f` with each element and its word; a Philox block serves four elements, the first of them number `first`.
-fn each_word<T>(stream: crate::rng::Stream, first: usize, y: &mut [T], mut f: impl FnMut(&mut T, u32)) {
-    for (block, y) in (first..).zip(y.chunks_mut(4)) {
-        let words = philox([block as u32, (block as u64 >> 32) as u32, stream.high[0], stream.high[1]], stream.key);
+/// Calls `f` with each element and its word; a Philox block serves four elements.
+fn each_word<T>(stream: Stream, y: &mut [T], mut f: impl FnMut(&mut T, u32)) {
+    for (block, y) in (0u64..).zip(y.chunks_mut(4)) {
+        let words = philox([block as u32, (block >> 32) as u32, stream.high[0], stream.high[1]], stream.key);
         y.iter_mut().zip(words).for_each(|(y, word)| f(y, word));
     }
 }
@@ -95,15 +92,15 @@ fn each_word<T>(stream: crate::rng::Stream, first: usize, y: &mut [T], mut f: im
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Stream;
 
     #[test]
     fn blocks_side_by_side_are_those_made_one_by_one() {
         let stream = Stream::new(3, "wide", 1, 2);
         for first in [0, 5, u32::MAX as usize - 3] {
-            let mut one_by_one = [0; WIDE * 4];
-            each_word(stream, first, &mut one_by_one, |y, word| *y = word);
-            assert_eq!(wide(stream, first), one_by_one);
+            let one_by_one = (first as u64..)
+                .take(WIDE)
+                .map(|block| philox([block as u32, (block >> 32) as u32, stream.high[0], stream.high[1]], stream.key));
+            assert_eq!(wide(stream, first).to_vec(), one_by_one.flatten().collect::<Vec<u32>>());
         }
     }
 }
