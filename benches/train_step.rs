@@ -36,7 +36,7 @@ fn main() {
         let (x, target) = batch(device).unwrap();
         for name in ["lenet5", "cnn"] {
             let model = models::build(name, [1, 28, 28], 10, device, 1).unwrap();
-            let parameters = vec![ParamGroup::new(named_parameters(&*model))];
+            let parameters = vec![ParamGroup::new(named_parameters(&model))];
             let mut optimizer = Optimizer::new(OptimizerConfig::adam(LEARNING_RATE), parameters).unwrap();
             let mut group = c.benchmark_group(format!("training step, {name}"));
             group.sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(BATCH as u64));
@@ -47,7 +47,7 @@ fn main() {
                     let begun = Instant::now();
                     let mut last = None;
                     for _ in 0..iterations {
-                        last = Some(step(&*model, &mut optimizer, number, &x, &target).unwrap());
+                        last = Some(step(&model, &mut optimizer, number, &x, &target).unwrap());
                         number += 1;
                     }
                     let loss = last.unwrap().item_blocking().unwrap();

@@ -4,7 +4,7 @@ mod common;
 
 use mappa::dtype::DType;
 use mappa::models;
-use mappa::nn::{Context, Init, Parameter, named_parameters};
+use mappa::nn::{Context, Init, Module, Parameter, named_parameters};
 use mappa::op::CrossEntropyOptions;
 use mappa::optim::{LossScaling, Optimizer, OptimizerConfig, ParamGroup};
 use mappa::tensor::ops::Reduction;
@@ -111,7 +111,7 @@ fn gradients_of_a_network_in_f16_are_those_in_f32_up_to_roundings() {
     for device in devices() {
         let gradients = |half: bool| -> Vec<(String, Vec<f32>)> {
             let module = models::build("resnet8", [3, 12, 12], 5, &device, 1).unwrap();
-            let parameters = named_parameters(&*module);
+            let parameters = named_parameters(&module);
             let optimizer = Optimizer::new(OptimizerConfig::sgd(0.1), vec![ParamGroup::new(parameters.clone())]).unwrap();
             let optimizer = if half {
                 optimizer.with_loss_scaling(LossScaling { init_scale: 1024.0, ..Default::default() }).unwrap()

@@ -5,9 +5,9 @@ use super::progress::Progress;
 use super::{DevicesArgs, DiffArgs, EvalArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device, say};
 use mappa::backend::profile::Cost;
 use mappa::data::{self, Dataset, Preprocessing, Sidecar};
-use mappa::io::{picture, safetensors};
+use mappa::io::picture;
 use mappa::metrics::{Predictions, Scores};
-use mappa::nn::{Context, Module, named_parameters};
+use mappa::nn::{Context, Module, Sequential, named_parameters};
 use mappa::train::{self, Config, Options, Outcome, Run};
 use mappa::verify;
 use mappa::{DType, Device, Error, Result, Tensor, autodiff, models};
@@ -64,7 +64,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
         Some(run) => run,
         None => Run::create(args.out.as_deref(), &config, &device)?,
     };
-    let parameters: usize = named_parameters(&*shapes).iter().map(|(_, p)| p.shape().len()).sum();
+    let parameters: usize = named_parameters(&shapes).iter().map(|(_, p)| p.shape().len()).sum();
     if !json {
         note(format!("device  {line}"));
         note(format!("data    {}: {}", config.data, sizes(&data)));
@@ -244,9 +244,9 @@ impl Trained {
         Ok(Some(Trained { weights: run.weights().to_owned(), about: Sidecar { model, classes, input, preprocessing } }))
     }
 
-    fn load(&self, device: &Device) -> Result<Box<dyn Module>> {
+    fn load(&self, device: &Device) -> Result<Sequential> {
         let module = models::build(&self.about.model, self.about.input, self.about.classes.len(), device, 0)?;
-        safetensors::load_into(&*module, &self.weights)?;
+        models::load(&module, &self.weights)?;
         Ok(module)
     }
 }
@@ -297,7 +297,7 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
         (None, Some(val)) => (val, "validation"),
         (None, None) => (&data.train, "training"),
     };
-    let scores = train::evaluate(&*module, &data, part, &device, args.batch_size, 1)?;
+    let scores = train::evaluate(&module, &data, part, &device, args.batch_size, 1)?;
     if args.device.json {
         let mut line = json!({ "event": "eval" });
         if let (Some(line), Ok(serde_json::Value::Object(scores))) = (line.as_object_mut(), serde_json::to_value(&scores)) {
@@ -430,7 +430,7 @@ pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
     }
     let (device, counts) = Device::null();
     let module = models::build(&args.model, [c, h, w], args.classes, &device, 0)?;
-    let parameters: Vec<(String, usize)> = named_parameters(&*module).into_iter().map(|(name, p)| (name, p.shape().len())).collect();
+    let parameters: Vec<(String, usize)> = named_parameters(&module).into_iter().map(|(name, p)| (name, p.shape().len())).collect();
     let x = Tensor::full(&device, &[args.batch_size, c, h, w], DType::F32, 0.0)?;
     let flops = move || counts.lock().unwrap_or_else(PoisonError::into_inner).flops();
     // Layer, kind, output shape, elements, FLOPs counted when it was done.

@@ -58,6 +58,11 @@ struct DeviceArgs {
     json: bool,
 }
 
+/// The networks, for help texts.
+fn models() -> String {
+    format!("One of {}", mappa::models::NAMES.join(", "))
+}
+
 #[derive(Args)]
 struct TrainArgs {
     /// `digits`, a folder with one folder of pictures a class (perhaps below train, val, test), or one of IDX files (MNIST's format) [default: digits]
@@ -66,8 +71,7 @@ struct TrainArgs {
     /// Height and width that pictures are resized to [default: 64]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     size: Option<usize>,
-    /// cnn, mlp, lenet5, resnet8, resnet18, resnet20, mobilenet_v2, squeezenet1_1 or vgg11_bn [default: cnn]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = format!("{} [default: cnn]", models()))]
     model: Option<String>,
     /// Passes over the training data [default: by its size, 3 to 60]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -197,7 +201,7 @@ struct DevicesArgs {
 
 #[derive(Args)]
 struct SummaryArgs {
-    /// cnn, mlp, lenet5, resnet8, resnet18, resnet20, mobilenet_v2, squeezenet1_1 or vgg11_bn
+    #[arg(help = models())]
     model: String,
     /// Channels, height and width of an image
     #[arg(long, value_name = "CxHxW", default_value = "1x28x28")]

@@ -3,34 +3,54 @@
 //! One name is one architecture. A network belongs here when a person would ask for it with `--model`; what only a benchmark needs does not.
 
 mod cnn;
+mod efficientnet;
 mod lenet;
 mod mlp;
 mod mobilenet;
 mod resnet;
 mod squeezenet;
 mod vgg;
+mod weights;
 
 pub use cnn::cnn;
+pub use efficientnet::efficientnet_lite0;
 pub use lenet::lenet5;
 pub use mlp::mlp;
 pub use mobilenet::mobilenet_v2;
-pub use resnet::{resnet8, resnet18, resnet20};
-pub use squeezenet::squeezenet1_1;
-pub use vgg::{Layer as VggLayer, VGG11, vgg};
+pub use resnet::{resnet_cifar, resnet8, resnet18, resnet34, resnet50};
+pub use squeezenet::{squeezenet1_0, squeezenet1_1};
+pub use vgg::{Layer as VggLayer, VGG11, VGG16, vgg};
+pub use weights::{head, load, transfer};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::{Conv2d, Module, initialize};
+use crate::nn::{Conv2d, Sequential, initialize};
 use crate::op::Conv2dOptions;
 
 /// The names that [`build`] knows; the first is the default.
-pub const NAMES: [&str; 9] = ["cnn", "mlp", "lenet5", "resnet8", "resnet18", "resnet20", "mobilenet_v2", "squeezenet1_1", "vgg11_bn"];
+pub const NAMES: [&str; 15] = [
+    "cnn",
+    "mlp",
+    "lenet5",
+    "resnet8",
+    "resnet18",
+    "resnet20",
+    "resnet34",
+    "resnet50",
+    "resnet56",
+    "mobilenet_v2",
+    "efficientnet_lite0",
+    "squeezenet1_0",
+    "squeezenet1_1",
+    "vgg11_bn",
+    "vgg16_bn",
+];
 
 /// Builds the network `name` for images `[C, H, W]` and initialises it from `seed`: the same values on every device.
 ///
 /// # Errors
 /// [`Error::Config`] for an unknown name, [`Error::Shape`] when the images are too small for the network.
-pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Device, seed: u64) -> Result<Box<dyn Module>> {
+pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Device, seed: u64) -> Result<Sequential> {
     if !NAMES.contains(&name) {
         let hint = nearest(name, &NAMES).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near}?"));
         return Err(Error::Config(format!("unknown model '{name}'{hint} Known models: {}", NAMES.join(", "))));
@@ -38,20 +58,27 @@ pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Devic
     if input_shape.contains(&0) || classes == 0 {
         return Err(Error::Shape(format!("{name}: input [C, H, W] = {input_shape:?} and classes = {classes} must be at least 1")));
     }
+    // The stem for ImageNet would leave nothing of small images.
+    let small = input_shape[1].max(input_shape[2]) <= 64;
     let model = match name {
         "mlp" => mlp(device, input_shape, classes)?,
         "lenet5" => lenet5(device, input_shape, classes)?,
         "resnet8" => resnet8(device, input_shape, classes)?,
-        // The stem for ImageNet would leave nothing of small images.
-        "resnet18" => resnet18(device, input_shape, classes, input_shape[1].max(input_shape[2]) <= 64)?,
-        "resnet20" => resnet20(device, input_shape, classes)?,
+        "resnet18" => resnet18(device, input_shape, classes, small)?,
+        "resnet34" => resnet34(device, input_shape, classes, small)?,
+        "resnet50" => resnet50(device, input_shape, classes, small)?,
+        "resnet20" => resnet_cifar(device, input_shape, classes, 3)?,
+        "resnet56" => resnet_cifar(device, input_shape, classes, 9)?,
         "mobilenet_v2" => mobilenet_v2(device, input_shape, classes, 1.0, 0.2)?,
+        "efficientnet_lite0" => efficientnet_lite0(device, input_shape, classes, 0.2)?,
+        "squeezenet1_0" => squeezenet1_0(device, input_shape, classes, 0.5)?,
         "squeezenet1_1" => squeezenet1_1(device, input_shape, classes, 0.5)?,
         "vgg11_bn" => vgg(device, input_shape, &VGG11, classes)?,
+        "vgg16_bn" => vgg(device, input_shape, &VGG16, classes)?,
         _ => cnn(device, input_shape, classes)?,
     };
     initialize(&model, seed)?;
-    Ok(Box::new(model))
+    Ok(model)
 }
 
 /// The candidate that differs from `word` in the fewest edits (insert, delete or replace a letter), if they are few.

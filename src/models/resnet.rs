@@ -16,6 +16,15 @@ enum Shortcut {
     Convolution,
 }
 
+/// What a block computes beside its shortcut.
+#[derive(Clone, Copy, PartialEq)]
+enum Block {
+    /// Two 3x3 convolutions.
+    Basic,
+    /// 1x1, 3x3 with the stride, 1x1 to four times the channels.
+    Bottleneck,
+}
+
 /// The paper's CIFAR network with one block a stage (n = 1): `conv1` 3x3 to 16 channels, `layer1` to `layer3` with 16, 32 and 64
 /// channels and strides 1, 2, 2, global average pool, `fc`. Shortcuts are 1x1 convolutions where the shape changes (option B).
 ///
@@ -23,16 +32,16 @@ enum Shortcut {
 /// [`Error::Shape`](crate::Error::Shape) for impossible sizes; out of memory.
 pub fn resnet8(device: &Device, [channels, _, _]: [usize; 3], classes: usize) -> Result<Sequential> {
     let stem = stem(device, conv3x3(device, channels, 16, 1)?, 16)?;
-    stages(device, stem, 16, &[16, 32, 64], 1, Shortcut::Convolution, classes)
+    stages(device, stem, &[(16, 1), (32, 1), (64, 1)], Block::Basic, Shortcut::Convolution, classes)
 }
 
-/// The paper's CIFAR network with three blocks a stage (n = 3) and its parameterless shortcuts (option A); the head is `fc`.
+/// The paper's CIFAR network with `blocks` blocks a stage, 6 `blocks` + 2 layers, and its parameterless shortcuts (option A); the head is `fc`.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) for impossible sizes; out of memory.
-pub fn resnet20(device: &Device, [channels, _, _]: [usize; 3], classes: usize) -> Result<Sequential> {
+pub fn resnet_cifar(device: &Device, [channels, _, _]: [usize; 3], classes: usize, blocks: usize) -> Result<Sequential> {
     let stem = stem(device, conv3x3(device, channels, 16, 1)?, 16)?;
-    stages(device, stem, 16, &[16, 32, 64], 3, Shortcut::Subsample, classes)
+    stages(device, stem, &[(16, blocks), (32, blocks), (64, blocks)], Block::Basic, Shortcut::Subsample, classes)
 }
 
 /// The paper's 18-layer network for ImageNet, with torchvision's names. `small_images` has a stem that keeps the size: `conv1` 3x3 with stride 1 and
@@ -40,35 +49,67 @@ pub fn resnet20(device: &Device, [channels, _, _]: [usize; 3], classes: usize) -
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) for impossible sizes; out of memory.
-pub fn resnet18(device: &Device, [channels, _, _]: [usize; 3], classes: usize, small_images: bool) -> Result<Sequential> {
+pub fn resnet18(device: &Device, input: [usize; 3], classes: usize, small_images: bool) -> Result<Sequential> {
+    imagenet(device, input, classes, small_images, [2, 2, 2, 2], Block::Basic)
+}
+
+/// The paper's 34-layer network; else as [`resnet18`].
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) for impossible sizes; out of memory.
+pub fn resnet34(device: &Device, input: [usize; 3], classes: usize, small_images: bool) -> Result<Sequential> {
+    imagenet(device, input, classes, small_images, [3, 4, 6, 3], Block::Basic)
+}
+
+/// The paper's 50-layer network of bottlenecks, with the stride in their 3x3 convolution as torchvision has it; else as [`resnet18`].
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) for impossible sizes; out of memory.
+pub fn resnet50(device: &Device, input: [usize; 3], classes: usize, small_images: bool) -> Result<Sequential> {
+    imagenet(device, input, classes, small_images, [3, 4, 6, 3], Block::Bottleneck)
+}
+
+fn imagenet(
+    device: &Device,
+    [channels, _, _]: [usize; 3],
+    classes: usize,
+    small_images: bool,
+    blocks: [usize; 4],
+    block: Block,
+) -> Result<Sequential> {
     let stem = if small_images {
         stem(device, conv3x3(device, channels, 64, 1)?, 64)?
     } else {
         let pool = Pool2dOptions { stride: [2; 2], padding: [1; 2], ..Pool2dOptions::new(3) };
         stem(device, conv(device, [channels, 64], 7, 2, 3, false)?, 64)?.named("maxpool", MaxPool2d(pool))
     };
-    stages(device, stem, 64, &[64, 128, 256, 512], 2, Shortcut::Convolution, classes)
+    let stages_of: Vec<(usize, usize)> = [64, 128, 256, 512].into_iter().zip(blocks).collect();
+    stages(device, stem, &stages_of, block, Shortcut::Convolution, classes)
 }
 
 fn stem(device: &Device, conv1: impl Module + 'static, channels: usize) -> Result<Sequential> {
     Ok(Sequential::new().named("conv1", conv1).named("bn1", BatchNorm2d::new(device, channels)?).named("relu", Activation::Relu))
 }
 
-/// `layer1`, `layer2` ... of `blocks` blocks, all but the first begin with stride 2; then the head.
+/// `layer1`, `layer2` ... of some width and number of blocks each; all but the first begin with stride 2. Then the head.
 fn stages(
     device: &Device,
     mut network: Sequential,
-    mut from: usize,
-    channels: &[usize],
-    blocks: usize,
+    layers: &[(usize, usize)],
+    block: Block,
     shortcut: Shortcut,
     classes: usize,
 ) -> Result<Sequential> {
-    for (i, &to) in channels.iter().enumerate() {
+    let mut from = layers[0].0;
+    for (i, &(width, blocks)) in layers.iter().enumerate() {
         let mut layer = Sequential::new();
-        for block in 0..blocks {
-            let stride = if i > 0 && block == 0 { 2 } else { 1 };
-            layer = layer.then(basic_block(device, from, to, stride, shortcut)?);
+        for n in 0..blocks {
+            let stride = if i > 0 && n == 0 { 2 } else { 1 };
+            let (body, to) = match block {
+                Block::Basic => (basic(device, [from, width], stride)?, width),
+                Block::Bottleneck => (bottleneck(device, [from, width], stride)?, 4 * width),
+            };
+            layer = layer.then(Residual::new(body, beside(device, [from, to], stride, shortcut)?));
             from = to;
         }
         network = network.named(&format!("layer{}", i + 1), layer);
@@ -76,24 +117,38 @@ fn stages(
     Ok(network.named("avgpool", GlobalAvgPool2d).named("flatten", Flatten).named("fc", Linear::new(device, from, classes, true)?))
 }
 
-/// Two 3x3 convolutions, each normalised, and a shortcut around them; names as in torchvision.
-fn basic_block(device: &Device, in_channels: usize, channels: usize, stride: usize, shortcut: Shortcut) -> Result<Residual> {
-    let body = Sequential::new()
-        .named("conv1", conv3x3(device, in_channels, channels, stride)?)
-        .named("bn1", BatchNorm2d::new(device, channels)?)
+/// Two 3x3 convolutions, each normalised; names as in torchvision.
+fn basic(device: &Device, [from, width]: [usize; 2], stride: usize) -> Result<Sequential> {
+    Ok(Sequential::new()
+        .named("conv1", conv3x3(device, from, width, stride)?)
+        .named("bn1", BatchNorm2d::new(device, width)?)
         .named("relu", Activation::Relu)
-        .named("conv2", conv3x3(device, channels, channels, 1)?)
-        .named("bn2", BatchNorm2d::new(device, channels)?);
-    if stride == 1 && in_channels == channels {
-        return Ok(Residual::new(body, None));
+        .named("conv2", conv3x3(device, width, width, 1)?)
+        .named("bn2", BatchNorm2d::new(device, width)?))
+}
+
+/// Three convolutions, each normalised, the middle one 3x3; names as in torchvision.
+fn bottleneck(device: &Device, [from, width]: [usize; 2], stride: usize) -> Result<Sequential> {
+    Ok(Sequential::new()
+        .named("conv1", conv(device, [from, width], 1, 1, 0, false)?)
+        .named("bn1", BatchNorm2d::new(device, width)?)
+        .named("relu1", Activation::Relu)
+        .named("conv2", conv3x3(device, width, width, stride)?)
+        .named("bn2", BatchNorm2d::new(device, width)?)
+        .named("relu2", Activation::Relu)
+        .named("conv3", conv(device, [width, 4 * width], 1, 1, 0, false)?)
+        .named("bn3", BatchNorm2d::new(device, 4 * width)?))
+}
+
+/// What stands beside a block that changes the shape.
+fn beside(device: &Device, [from, to]: [usize; 2], stride: usize, shortcut: Shortcut) -> Result<Option<Sequential>> {
+    if stride == 1 && from == to {
+        return Ok(None);
     }
-    let beside = match shortcut {
-        Shortcut::Subsample => Sequential::new().then(Subsample { added: (channels - in_channels) / 2 }),
-        Shortcut::Convolution => {
-            Sequential::new().then(conv(device, [in_channels, channels], 1, stride, 0, false)?).then(BatchNorm2d::new(device, channels)?)
-        }
-    };
-    Ok(Residual::new(body, Some(beside)))
+    Ok(Some(match shortcut {
+        Shortcut::Subsample => Sequential::new().then(Subsample { added: (to - from) / 2 }),
+        Shortcut::Convolution => Sequential::new().then(conv(device, [from, to], 1, stride, 0, false)?).then(BatchNorm2d::new(device, to)?),
+    }))
 }
 
 /// Every second row and column, and `added` channels of zeros on both sides.

@@ -7,26 +7,48 @@ use crate::nn::{Activation, Context, Conv2d, Dropout, Flatten, GlobalAvgPool2d, 
 use crate::op::Pool2dOptions;
 use crate::tensor::Tensor;
 
-/// Version 1.1, with torchvision's names and its dropout before the last convolution.
+/// Version 1.0, with torchvision's names and its dropout before the last convolution.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) for impossible sizes; out of memory.
-pub fn squeezenet1_1(device: &Device, [channels, _, _]: [usize; 3], classes: usize, dropout: f64) -> Result<Sequential> {
-    let mut features = Sequential::new().then(conv(device, [channels, 64], 3, 2, 0, true)?).then(Activation::Relu);
-    let pool = MaxPool2d(Pool2dOptions { stride: [2; 2], ceil_mode: true, ..Pool2dOptions::new(3) });
-    let mut from = 64;
+pub fn squeezenet1_0(device: &Device, input: [usize; 3], classes: usize, dropout: f64) -> Result<Sequential> {
     // Channels of the squeeze and of each expansion of the modules between two pools.
-    for modules in [&[][..], &[(16, 64), (16, 64)], &[(32, 128), (32, 128)], &[(48, 192), (48, 192), (64, 256), (64, 256)]] {
-        for &(squeeze, expand) in modules {
+    let modules = [&[][..], &[(16, 64), (16, 64), (32, 128)], &[(32, 128), (48, 192), (48, 192), (64, 256)], &[(64, 256)]];
+    network(device, input[0], (96, 7), &modules, classes, dropout)
+}
+
+/// Version 1.1, which pools earlier and so computes less, with torchvision's names and its dropout before the last convolution.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) for impossible sizes; out of memory.
+pub fn squeezenet1_1(device: &Device, input: [usize; 3], classes: usize, dropout: f64) -> Result<Sequential> {
+    let modules = [&[][..], &[(16, 64), (16, 64)], &[(32, 128), (32, 128)], &[(48, 192), (48, 192), (64, 256), (64, 256)]];
+    network(device, input[0], (64, 3), &modules, classes, dropout)
+}
+
+/// A convolution to `stem` channels with its kernel's side, then the modules, with a pool between one list of them and the next.
+fn network(
+    device: &Device,
+    channels: usize,
+    stem: (usize, usize),
+    modules: &[&[(usize, usize)]],
+    classes: usize,
+    dropout: f64,
+) -> Result<Sequential> {
+    let mut features = Sequential::new().then(conv(device, [channels, stem.0], stem.1, 2, 0, true)?).then(Activation::Relu);
+    let pool = MaxPool2d(Pool2dOptions { stride: [2; 2], ceil_mode: true, ..Pool2dOptions::new(3) });
+    let mut from = stem.0;
+    for (i, &list) in modules.iter().enumerate() {
+        if i > 0 {
+            features = features.then(pool);
+        }
+        for &(squeeze, expand) in list {
             features = features.then(Fire {
                 squeeze: conv(device, [from, squeeze], 1, 1, 0, true)?,
                 expand1x1: conv(device, [squeeze, expand], 1, 1, 0, true)?,
                 expand3x3: conv(device, [squeeze, expand], 3, 1, 1, true)?,
             });
             from = 2 * expand;
-        }
-        if from < 512 {
-            features = features.then(pool);
         }
     }
     let classifier = Sequential::new()

@@ -31,6 +31,28 @@ pub const VGG11: [Layer; 13] = [
     Layer::Pool,
 ];
 
+/// The paper's network D with 16 layers, less its two hidden fully connected ones.
+pub const VGG16: [Layer; 18] = [
+    Layer::Conv(64),
+    Layer::Conv(64),
+    Layer::Pool,
+    Layer::Conv(128),
+    Layer::Conv(128),
+    Layer::Pool,
+    Layer::Conv(256),
+    Layer::Conv(256),
+    Layer::Conv(256),
+    Layer::Pool,
+    Layer::Conv(512),
+    Layer::Conv(512),
+    Layer::Conv(512),
+    Layer::Pool,
+    Layer::Conv(512),
+    Layer::Conv(512),
+    Layer::Conv(512),
+    Layer::Pool,
+];
+
 /// `features` as torchvision's `make_layers(.., batch_norm=True)`, the mean over the pixels, and one linear layer, `classifier`.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::io::safetensors;
 use crate::metrics::{Predictions, Scores};
 use crate::models;
-use crate::nn::{self, Context, Module};
+use crate::nn::{self, Context, Module, Sequential};
 use crate::op::CrossEntropyOptions;
 use crate::optim::{LossScaling, Optimizer, OptimizerConfig, ParamGroup, Schedule};
 use crate::tensor::Tensor;
@@ -119,13 +119,13 @@ pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) 
     let device = options.device;
     config.check_device(device)?;
     let module = models::build(&config.model, config.input, config.classes.len(), device, config.seed)?;
-    let groups = ParamGroup::split_decay(nn::named_parameters(&*module));
+    let groups = ParamGroup::split_decay(nn::named_parameters(&module));
     let mut optimizer = Optimizer::new(OptimizerConfig::named(&config.optimizer, config.lr)?, groups)?;
     if config.half() {
         optimizer = optimizer.with_loss_scaling(LossScaling::default())?;
     }
     let schedule: Schedule = config.schedule.parse()?;
-    let state = run.restore(&*module, &mut optimizer)?;
+    let state = run.restore(&module, &mut optimizer)?;
     let batches = data.train.len().div_ceil(config.batch_size) as u64;
     let mut total = batches * config.epochs;
     if config.max_steps > 0 {
@@ -161,7 +161,7 @@ struct Trainer<'a> {
     run: &'a Run,
     config: &'a Config,
     data: &'a Dataset,
-    module: Box<dyn Module>,
+    module: Sequential,
     optimizer: Optimizer,
     schedule: Schedule,
     state: State,
@@ -239,7 +239,7 @@ impl Trainer<'_> {
         self.drain(options)?;
         let train_loss = self.state.epoch_loss / self.state.batch.max(1) as f64;
         let scores = match &data.val {
-            Some(part) => Some(evaluate(&*self.module, data, part, options.device, config.batch_size, options.workers)?),
+            Some(part) => Some(evaluate(&self.module, data, part, options.device, config.batch_size, options.workers)?),
             None => None,
         };
         self.keep_best(scores.as_ref(), epoch + 1)?;
@@ -287,7 +287,7 @@ impl Trainer<'_> {
             std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
             let classes = target.cast(crate::dtype::DType::F32)?;
             safetensors::save(folder.join("batch.safetensors"), &[("images".into(), x.clone()), ("target".into(), classes)], None)?;
-            safetensors::save(folder.join("model.safetensors"), &nn::state_dict(&*self.module), None)?;
+            safetensors::save(folder.join("model.safetensors"), &nn::state_dict(&self.module), None)?;
             safetensors::save(folder.join("optimizer.safetensors"), &self.optimizer.state(), None)
         };
         let step = self.state.step + 1;
@@ -310,7 +310,7 @@ impl Trainer<'_> {
         match &mut self.state.best {
             Some(best) if !kept => best.highest = highest,
             best => {
-                safetensors::save(self.run.weights(), &nn::state_dict(&*self.module), None)?;
+                safetensors::save(self.run.weights(), &nn::state_dict(&self.module), None)?;
                 *best = Some(Best { accuracy, loss, epoch, highest });
             }
         }
@@ -365,15 +365,15 @@ impl Trainer<'_> {
         self.drain(options)?;
         // The log first: a checkpoint never knows of a step that the log does not.
         self.run.log(&std::mem::take(&mut self.lines))?;
-        self.run.checkpoint(&*self.module, &self.optimizer, &self.state)
+        self.run.checkpoint(&self.module, &self.optimizer, &self.state)
     }
 
     fn finish(mut self, train_loss: f64, options: &mut Options) -> Result<Outcome> {
         let (config, data) = (self.config, self.data);
         let seconds = self.started.elapsed().as_secs_f64();
-        safetensors::load_into(&*self.module, self.run.weights())?;
+        safetensors::load_into(&self.module, self.run.weights())?;
         let score = |part: &Option<Arc<Part>>| match part {
-            Some(part) => evaluate(&*self.module, data, part, options.device, config.batch_size, options.workers).map(Some),
+            Some(part) => evaluate(&self.module, data, part, options.device, config.batch_size, options.workers).map(Some),
             None => Ok(None),
         };
         let (val, test) = (score(&data.val)?, score(&data.test)?);

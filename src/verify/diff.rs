@@ -70,7 +70,7 @@ impl Step<'_> {
             values.push(("layer", path.clone(), y.to_vec_blocking()?));
         }
         values.push(("loss", String::new(), loss.to_vec_blocking()?));
-        for (name, parameter) in named_parameters(&*module) {
+        for (name, parameter) in named_parameters(&module) {
             if let Some(gradient) = parameter.grad() {
                 values.push(("gradient", name, gradient.to_vec_blocking()?));
             }

@@ -91,7 +91,7 @@ fn network(name: &str, device: &Device) -> Result<Box<dyn Module>> {
     let conv = |from, to| Conv2d::new(device, from, to, [3, 3], Conv2dOptions { padding: [1, 1], ..Default::default() }, true);
     let linear = |from, to| Linear::new(device, from, to, true);
     let module: Box<dyn Module> = match name {
-        "train_lenet5" => return models::build("lenet5", [1, 28, 28], 10, device, 1),
+        "train_lenet5" => Box::new(models::build("lenet5", [1, 28, 28], 10, device, 1)?),
         "train_cnn" => Box::new(
             Sequential::new()
                 .then(conv(1, 32)?)
@@ -108,8 +108,8 @@ fn network(name: &str, device: &Device) -> Result<Box<dyn Module>> {
             let options = RecurrentOptions { batch_first: true, ..RecurrentOptions::new(28, 128) };
             Box::new(RowLstm { lstm: RecurrentNet::new(device, Cell::Lstm, options)?, fc: linear(128, 10)? })
         }
-        "train_resnet18_cifar" => return models::build("resnet18", [3, 32, 32], 10, device, 1),
-        "infer_resnet18_224" => return models::build("resnet18", [3, 224, 224], 1000, device, 1),
+        "train_resnet18_cifar" => Box::new(models::build("resnet18", [3, 32, 32], 10, device, 1)?),
+        "infer_resnet18_224" => Box::new(models::build("resnet18", [3, 224, 224], 1000, device, 1)?),
         _ => Box::new(Sequential::new().then(linear(64, 64)?).then(Activation::Relu).then(linear(64, 10)?)),
     };
     initialize(&*module, 1)?;

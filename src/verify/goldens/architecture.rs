@@ -36,7 +36,7 @@ pub(super) fn build(attributes: Attributes, image: [usize; 3], device: &Device) 
         LENET5 => models::lenet5(device, image, classes()?)?,
         RESNET18 => models::resnet18(device, image, classes()?, false)?,
         RESNET18_CIFAR => models::resnet18(device, image, classes()?, true)?,
-        RESNET20 => models::resnet20(device, image, classes()?)?,
+        RESNET20 => models::resnet_cifar(device, image, classes()?, 3)?,
         MOBILENET => models::mobilenet_v2(device, image, classes()?, attributes.get::<Option<f64>>("width_mult")?.unwrap_or(1.0), 0.0)?,
         VGG => models::vgg(device, image, &layers(&attributes.get::<Vec<serde_json::Value>>("channels")?)?, classes()?)?,
         SQUEEZENET => models::squeezenet1_1(device, image, classes()?, 0.0)?,
