@@ -26,6 +26,7 @@ fn main() -> Result<()> {
         let loader = Loader::new(&data, &data.train, LoaderOptions { shuffle: true, seed: 1, epoch, workers: 1, ..Default::default() })?;
         let mut last = None;
         for batch in loader {
+            let batch = batch?;
             let x = Tensor::from_slice(&device, &[batch.len(), 1, 8, 8], &batch.images)?;
             let target = Tensor::from_slice(&device, &[batch.len()], &batch.targets)?;
             optimizer.zero_grad();

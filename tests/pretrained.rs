@@ -1,7 +1,8 @@
 //! Networks with weights that others trained give the logits that others computed, on the CPU and on a GPU.
 
-use mappa::data::Sidecar;
+use mappa::data::{self, Sidecar};
 use mappa::nn::{Context, Module};
+use mappa::train::{Trained, evaluate};
 use mappa::{Device, Tensor, autodiff, models};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
@@ -57,4 +58,24 @@ fn the_cpu_gives_the_published_networks_logits() {
 #[cfg(feature = "gpu")]
 fn the_gpu_gives_the_published_networks_logits() {
     check(&pollster::block_on(Device::gpu(None)).unwrap());
+}
+
+#[test]
+fn a_network_of_others_is_as_good_here_whatever_its_file_is_called() {
+    let Some(folder) = pretrained() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    // Nothing but the sidecar may say what the weights are.
+    for ending in ["safetensors", "toml"] {
+        std::fs::copy(folder.join(format!("resnet20-cifar10.{ending}")), dir.path().join(format!("x.{ending}"))).unwrap();
+    }
+    let device = Device::cpu(0).unwrap();
+    let trained = Trained::find(&dir.path().join("x.safetensors")).unwrap().unwrap();
+    let mut data = data::load(folder.join("../cifar10-subset").to_str().unwrap(), data::DEFAULT_SIZE).unwrap();
+    assert_eq!(data.classes, trained.about.classes);
+    data.preprocessing = trained.about.preprocessing.clone();
+    let scores = evaluate(&trained.load(&device).unwrap(), &data, &data.test.clone().unwrap(), &device, 256, 1).unwrap();
+    let right = (0..10).map(|class| scores.confusion_matrix[class][class]).sum::<u64>();
+    println!("{right} of 2,000 right");
+    // As published for these 2,000 pictures, and two for ties that rounding decides.
+    assert!(right.abs_diff(1836) <= 2, "{right} of 2,000 right");
 }

@@ -4,15 +4,15 @@ use super::peak::{self, Peak};
 use super::progress::Progress;
 use super::{DevicesArgs, DiffArgs, EvalArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device, say};
 use mappa::backend::profile::Cost;
-use mappa::data::{self, Dataset, Preprocessing, Sidecar};
+use mappa::data::{self, Dataset, Sidecar};
 use mappa::io::picture;
-use mappa::metrics::{Predictions, Scores};
-use mappa::nn::{Context, Module, Sequential, named_parameters};
-use mappa::train::{self, Config, Options, Outcome, Run};
+use mappa::metrics::Scores;
+use mappa::nn::{Context, Module, named_parameters};
+use mappa::train::{self, Classifier, Config, Options, Outcome, Run, Settings, Trained};
 use mappa::verify;
 use mappa::{DType, Device, Error, Result, Tensor, autodiff, models};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,33 +20,52 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     let json = args.device.json;
     // Input is read and checked before a device is touched.
-    let (run, mut config, data) = match &args.resume {
+    let (run, config, mut data) = match &args.resume {
         Some(path) => {
-            let (run, config) = Run::open(path)?;
-            (Some(run), config, None)
+            let Settings { epochs, max_steps, .. } = args.settings;
+            if args.settings != (Settings { epochs, max_steps, ..Settings::default() }) {
+                return Err(Error::Config(
+                    "--resume goes on with the run's own settings; of them only --epochs and --max-steps may change".into(),
+                ));
+            }
+            let (run, mut config) = Run::open(path)?;
+            config.epochs = epochs.unwrap_or(config.epochs);
+            config.max_steps = max_steps.unwrap_or(config.max_steps);
+            let data = load(&config.data, config.input[1], Some(config.val_fraction), Some(config.seed))?;
+            (Some(run), config, data)
         }
         None => {
             let settings = args.settings()?;
             let source = settings.data.as_deref().unwrap_or("digits");
-            let data = load(source, settings.size.unwrap_or(data::DEFAULT_SIZE), settings.val_fraction, settings.seed)?;
+            let weights = weights(&settings)?;
+            let size = settings.size.or(weights.as_ref().map(|about| about.input[1])).unwrap_or(data::DEFAULT_SIZE);
+            let mut data = load(source, size, settings.val_fraction, settings.seed)?;
             if let Some(size) = settings.size.filter(|&size| [data.height, data.width] != [size; 2]) {
                 return Err(Error::Config(format!(
                     "--size {size}: the images of {source} are {} x {}; only pictures are resized",
                     data.height, data.width
                 )));
             }
-            let config = settings.resolve(&data)?;
-            (None, config, Some(data))
+            if let Some(about) = &weights {
+                if about.input[0] != data.channels {
+                    return Err(Error::Config(format!(
+                        "--weights {}: the network takes {} channels, but the images of {source} have {}",
+                        settings.weights.as_deref().unwrap_or(""),
+                        about.input[0],
+                        data.channels
+                    )));
+                }
+                // Preprocessing belongs to the weights.
+                data.preprocessing = about.preprocessing.clone();
+            }
+            let config = settings.resolve(&data, weights.as_ref())?;
+            (None, config, data)
         }
     };
-    if run.is_some() {
-        config.epochs = args.epochs.unwrap_or(config.epochs);
-        config.max_steps = args.max_steps.unwrap_or(config.max_steps);
+    data.preprocessing = config.preprocessing.clone();
+    if data.classes != config.classes {
+        return Err(Error::Config(format!("--resume: the classes of {} are not those that the run began with", config.data)));
     }
-    let data = match data {
-        Some(data) => data,
-        None => load(&config.data, config.input[1], Some(config.val_fraction), Some(config.seed))?,
-    };
     if args.check_finite && config.half() {
         return Err(Error::Config(
             "--check-finite stops at the first infinity, which f16 gradients may hold: such steps are skipped and the loss scale halved; use --precision f32".into(),
@@ -75,8 +94,8 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
             note(format!("        left out: {} pictures more that cannot be read", data.skipped.len() - SKIPPED_SHOWN));
         }
         note(format!(
-            "model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}, label smoothing {}",
-            config.model, config.optimizer, config.lr, config.schedule, config.batch_size, config.label_smoothing
+            "model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}, label smoothing {}, augmentation {}",
+            config.model, config.optimizer, config.lr, config.schedule, config.batch_size, config.label_smoothing, config.augment
         ));
         note(format!("run     {}", run.path().display()));
     }
@@ -91,11 +110,16 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     if let Err(error) = handler {
         note(format!("mappa: Ctrl-C will not save this run: {error}"));
     }
-    let steps = data.train.len().div_ceil(config.batch_size) as u64 * config.epochs;
+    let steps = (data.train.len().div_ceil(config.batch_size) as u64).div_ceil(config.accumulate as u64) * config.epochs;
     let steps = if config.max_steps > 0 { steps.min(config.max_steps) } else { steps };
     let mut progress = Progress::new(steps, config.epochs);
     let mut on_event = |event: &train::Event| if json { say(event.to_json()) } else { progress.show(event) };
-    let mut options = Options { device: &device, workers: args.workers, interrupt, on_event: &mut on_event };
+    let mut on_note = |line: &str| {
+        if !json {
+            note(format!("        {line}"))
+        }
+    };
+    let mut options = Options { device: &device, workers: args.workers, interrupt, on_event: &mut on_event, on_note: &mut on_note };
     let outcome = train::train(&run, &config, &data, &mut options);
     drop(progress);
     let outcome = outcome.inspect_err(|error| {
@@ -221,33 +245,21 @@ fn summarize(outcome: &Outcome, config: &Config, run: &Run) {
     say(format!("run {}; classify pictures with: mappa predict {} FILE...", run.path().display(), run.path().display()));
 }
 
-/// What belongs to trained weights, and where they are.
-struct Trained {
-    weights: PathBuf,
-    about: Sidecar,
-}
-
-impl Trained {
-    /// A run's folder, or a file of weights with its sidecar; `None` for a file without one.
-    fn find(path: &Path) -> Result<Option<Self>> {
-        if !path.exists() {
-            return Err(Error::data(path, "no such run or file of weights"));
+/// What belongs to the weights that training begins with.
+fn weights(settings: &Settings) -> Result<Option<Sidecar>> {
+    let Some(path) = &settings.weights else { return Ok(None) };
+    let trained = Trained::find(Path::new(path))?;
+    let Some(trained) = trained else {
+        return Err(Error::data(
+            Path::new(path).with_extension("toml"),
+            "weights need this sidecar, with model, input, classes or num_classes, scale, mean and std",
+        ));
+    };
+    match &settings.model {
+        Some(model) if *model != trained.about.model => {
+            Err(Error::Config(format!("--model {model}: the weights {path} are a {}'s", trained.about.model)))
         }
-        if !path.is_dir() {
-            return Ok(Sidecar::beside(path)?.map(|about| Trained { weights: path.to_owned(), about }));
-        }
-        let (run, config) = Run::open(path)?;
-        if !run.weights().exists() {
-            return Err(Error::data(path, "this run has no model.safetensors yet; let it train for an epoch"));
-        }
-        let Config { model, classes, input, preprocessing, .. } = config;
-        Ok(Some(Trained { weights: run.weights().to_owned(), about: Sidecar { model, classes, input, preprocessing } }))
-    }
-
-    fn load(&self, device: &Device) -> Result<Sequential> {
-        let module = models::build(&self.about.model, self.about.input, self.about.classes.len(), device, 0)?;
-        models::load(&module, &self.weights)?;
-        Ok(module)
+        _ => Ok(Some(trained.about)),
     }
 }
 
@@ -256,7 +268,7 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
         return Err(Error::Config("--batch-size 0: give at least 1".into()));
     }
     let found = Trained::find(&args.source)?;
-    let own = if args.source.is_dir() { Some(Config::read(&args.source)?.data) } else { None };
+    let own = found.as_ref().and_then(|trained| trained.data.clone());
     let source = args.data.clone().or(own).unwrap_or_else(|| "digits".into());
     // Pictures are resized to what the model takes.
     let mut data = data::load(&source, found.as_ref().map_or(data::DEFAULT_SIZE, |trained| trained.about.input[1]))?;
@@ -269,7 +281,7 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
                 input: [data.channels, data.height, data.width],
                 preprocessing: data.preprocessing.clone(),
             };
-            Trained { weights: args.source.clone(), about }
+            Trained { weights: args.source.clone(), about, data: None }
         }
         (None, None) => return Err(Error::Config(format!("{}: weights without a sidecar need --model", args.source.display()))),
     };
@@ -319,39 +331,55 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
 }
 
 pub fn predict(args: &PredictArgs) -> Result<ExitCode> {
-    let Some(trained) = Trained::find(&args.source)? else {
-        return Err(Error::data(
-            args.source.with_extension("toml"),
-            "weights need this sidecar, with model, input, classes, scale, mean and std; or give the run's folder",
-        ));
-    };
+    let top = args.top.unwrap_or(if args.device.json { 5 } else { 3 });
+    if args.batch_size == 0 || top == 0 {
+        return Err(Error::Config("--batch-size and --top: give at least 1".into()));
+    }
+    if !(0.0..=1.0).contains(&args.threshold) {
+        return Err(Error::Config(format!("--threshold {}: give a probability from 0 to 1", args.threshold)));
+    }
+    // What the weights say of themselves is read before a device is touched.
+    Trained::find(&args.source)?;
+    let files = data::files(&args.files)?;
     let (device, _) = open_device(&args.device)?;
-    let module = trained.load(&device)?;
-    let Sidecar { classes, input: [c, h, w], preprocessing, .. } = trained.about;
-    // A picture's pixels are 0..255, and so are those that a sidecar means. A run's own data had its range as the scale (0..16: 16), unless
-    // that is 1: pixels as they are.
-    let scale = if args.source.is_dir() && preprocessing.scale != 1.0 { 255.0 } else { preprocessing.scale };
-    let tables = Preprocessing { scale, ..preprocessing }.tables(c)?;
-    let _guard = autodiff::no_grad();
-    for path in &args.files {
-        let pixels = picture::read(path, c, h, w)?;
-        let input: Vec<f32> = pixels.iter().enumerate().map(|(i, &p)| tables[i / (h * w)][p as usize]).collect();
-        let x = Tensor::from_slice(&device, &[1, c, h, w], &input)?;
-        let logits = module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?;
-        let mut predictions = Predictions::new(classes.len());
-        predictions.add(&logits, &[0]);
-        let mut order: Vec<usize> = (0..classes.len()).collect();
-        let p = &predictions.probabilities;
-        order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
-        if args.device.json {
-            let top: Vec<_> = order.iter().take(5).map(|&i| json!({ "class": classes[i], "probability": p[i] })).collect();
-            say(json!({ "path": path.display().to_string(), "class": classes[order[0]], "probability": p[order[0]], "top": top }));
-        } else {
-            let rest: Vec<String> = order.iter().skip(1).take(2).map(|&i| format!("{} {:.1} %", classes[i], 100.0 * p[i])).collect();
-            say(format!("{}: {} {:.1} % (then {})", path.display(), classes[order[0]], 100.0 * p[order[0]], rest.join(", ")));
+    let classifier = Classifier::load(&args.source, &device)?;
+    let [c, h, w] = classifier.input();
+    let mut unreadable = 0;
+    for some in files.chunks(args.batch_size) {
+        let (mut readable, mut pixels) = (Vec::new(), Vec::new());
+        for path in some {
+            match picture::read(path, c, h, w) {
+                Ok(picture) => {
+                    readable.push(path);
+                    pixels.extend(picture);
+                }
+                // One of many must not end the work; of one it is the answer.
+                Err(error) if files.len() > 1 => {
+                    note(format!("mappa: {error}"));
+                    unreadable += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for (path, ranked) in readable.into_iter().zip(classifier.classify_pixels(&pixels)?) {
+            let (class, probability) = ranked[0];
+            let sure = probability >= args.threshold;
+            if args.device.json {
+                let top: Vec<_> = ranked.iter().take(top).map(|(class, p)| json!({ "class": class, "probability": p })).collect();
+                let class = sure.then_some(class);
+                say(json!({ "path": path.display().to_string(), "class": class, "probability": probability, "top": top }));
+                continue;
+            }
+            let shown: Vec<String> = ranked.iter().take(top).map(|(class, p)| format!("{class} {:.1} %", 100.0 * p)).collect();
+            let (first, rest) = (if sure { shown[0].clone() } else { format!("unsure, perhaps {}", shown[0]) }, shown[1..].join(", "));
+            let rest = if rest.is_empty() { rest } else { format!(" (then {rest})") };
+            say(format!("{}: {first}{rest}", path.display()));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    if unreadable > 0 {
+        note(format!("mappa: {unreadable} of {} pictures could not be read", files.len()));
+    }
+    Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
 pub fn devices(args: &DevicesArgs) -> Result<ExitCode> {

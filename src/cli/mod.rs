@@ -65,69 +65,30 @@ fn models() -> String {
 
 #[derive(Args)]
 struct TrainArgs {
-    /// `digits`, a folder with one folder of pictures a class (perhaps below train, val, test), or one of IDX files (MNIST's format) [default: digits]
-    #[arg(long, value_name = "digits|DIR")]
-    data: Option<String>,
-    /// Height and width that pictures are resized to [default: 64]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    size: Option<usize>,
-    #[arg(long, value_name = "NAME", help = format!("{} [default: cnn]", models()))]
-    model: Option<String>,
-    /// Passes over the training data [default: by its size, 3 to 60]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    epochs: Option<u64>,
-    /// Stop after this many steps
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    max_steps: Option<u64>,
-    /// Samples a step [default: 64, small sets 32]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    batch_size: Option<usize>,
-    /// Learning rate, the largest of the schedule [default: 0.003, small sets 0.005, sgd 0.05]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    lr: Option<f64>,
-    /// sgd (momentum 0.9), adam or adamw [default: adamw]
-    #[arg(long, value_name = "NAME")]
-    optimizer: Option<String>,
-    /// none, step, cosine or one-cycle [default: one-cycle]
-    #[arg(long, value_name = "NAME")]
-    schedule: Option<String>,
-    /// Share of the training data that choices are made on; 0 keeps the last weights [default: 0.1]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
-    val_fraction: Option<f64>,
-    /// none, light (a random shift of up to one pixel) or standard (shifts of up to an eighth, mirrored or not) [default: light, pictures standard]
-    #[arg(long, value_name = "NAME")]
-    augment: Option<String>,
-    /// f32, or f16: activations in 16 bits, weights and sums in 32, with dynamic loss scaling [default: f32]
-    #[arg(long, value_name = "f32|f16")]
-    precision: Option<String>,
-    /// Seed of all random decisions [default: 1]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    seed: Option<u64>,
-    /// Steps between checkpoints [default: one an epoch]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    checkpoint_every: Option<u64>,
+    #[command(flatten, next_help_heading = "Settings, also keys of a TOML file")]
+    settings: Settings,
     /// Settings from a TOML file; flags win over it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Options")]
     config: Option<PathBuf>,
     /// One setting, as in the file
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Options")]
     set: Vec<String>,
     /// Folder of the run [default: runs/<data>-<model>-<n>]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Options")]
     out: Option<PathBuf>,
     /// Go on with an interrupted run, with its own settings
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["data", "size", "model", "batch_size", "lr", "optimizer", "schedule", "val_fraction", "augment", "precision", "seed", "checkpoint_every", "config", "set", "out"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "set", "out"], help_heading = "Options")]
     resume: Option<PathBuf>,
     /// Threads that prepare batches
-    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true, help_heading = "Options")]
     workers: usize,
     /// Read back every result and stop at the first that is NaN or infinite, naming layer and operation; slow. The loss alone is always watched
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     check_finite: bool,
     /// Time every operation, and show at the end where the time went
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     profile: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options")]
     device: DeviceArgs,
 }
 
@@ -140,24 +101,7 @@ impl TrainArgs {
         for assignment in &self.set {
             settings.set(assignment)?;
         }
-        settings.overlay(Settings {
-            data: self.data.clone(),
-            model: self.model.clone(),
-            size: self.size,
-            epochs: self.epochs,
-            max_steps: self.max_steps,
-            batch_size: self.batch_size,
-            lr: self.lr,
-            optimizer: self.optimizer.clone(),
-            schedule: self.schedule.clone(),
-            clip_grad_norm: None,
-            label_smoothing: None,
-            val_fraction: self.val_fraction,
-            augment: self.augment.clone(),
-            precision: self.precision.clone(),
-            seed: self.seed,
-            checkpoint_every: self.checkpoint_every,
-        });
+        settings.overlay(self.settings.clone())?;
         Ok(settings)
     }
 }
@@ -185,9 +129,18 @@ struct PredictArgs {
     /// A run's folder, or a file of weights with its sidecar, a TOML file of the same stem
     #[arg(value_name = "RUN|WEIGHTS")]
     source: PathBuf,
-    /// Pictures to classify
+    /// Pictures to classify, or folders of them; - reads their names from stdin, one a line
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+    /// Classes shown of each picture [default: 3, with --json 5]
+    #[arg(long, value_name = "K")]
+    top: Option<usize>,
+    /// Say "unsure" where the best class is less probable, 0 to 1
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    threshold: f64,
+    /// Pictures at a time
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    batch_size: usize,
     #[command(flatten)]
     device: DeviceArgs,
 }

@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(counts(&test), [35, 36, 35, 37, 37, 37, 37, 36, 33, 37]);
         assert_eq!((set.name.as_str(), set.channels, set.height, set.width), ("digits", 1, 8, 8));
         assert_eq!(set.classes, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
-        assert_eq!((set.train.images.len(), test.images.len()), (1437 * 64, 360 * 64));
+        assert_eq!((set.train.pixels().unwrap().len(), test.pixels().unwrap().len()), (1437 * 64, 360 * 64));
         assert!(set.val.is_none());
     }
 
@@ -60,9 +60,9 @@ mod tests {
     fn pixels_0_to_16_become_0_to_1() {
         let set = digits().unwrap();
         assert_eq!(set.preprocessing, Preprocessing { scale: 16.0, mean: vec![0.0], std: vec![1.0] });
-        assert_eq!(set.train.images.iter().max(), Some(&16));
+        assert_eq!(set.train.pixels().unwrap().iter().max(), Some(&16));
         // The first two rows of the first image.
-        assert_eq!(set.train.images[..16], [0, 0, 5, 13, 9, 1, 0, 0, 0, 0, 13, 15, 10, 15, 5, 0]);
+        assert_eq!(set.train.pixels().unwrap()[..16], [0, 0, 5, 13, 9, 1, 0, 0, 0, 0, 13, 15, 10, 15, 5, 0]);
         assert_eq!(set.preprocessing.tables(1).unwrap()[0][..17], std::array::from_fn::<f32, 17, _>(|pixel| pixel as f32 / 16.0));
     }
 }

@@ -1,20 +1,27 @@
-//! A folder of pictures, one folder a class: `photos/cat/1.jpg`, or `photos/train/cat/1.jpg` beside `photos/val` and `photos/test`.
+//! Pictures in one folder a class: `photos/cat/1.jpg`, or `photos/train/cat/1.jpg` beside `photos/val` and `photos/test`.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::description::Description;
+use super::pixels::Builder;
+use super::tree::{Source, Tree};
 use super::{Dataset, Part, Preprocessing};
 use crate::error::{Error, Result};
-use crate::io::picture::{self, ENDINGS};
+use crate::io::picture::ENDINGS;
 
 /// The largest share of pictures that may be unreadable.
 const MAX_UNREADABLE: f64 = 0.05;
 /// Pictures are RGB.
 const CHANNELS: usize = 3;
+/// Pixels of a part that stay in memory, in bytes; more go to a file.
+const MAX_MEMORY: usize = 2 << 30;
+/// Pictures decoded at a time, by all cores.
+const AT_ONCE: usize = 256;
 
 /// The names that the parts' folders may have.
 const TRAIN: &str = "train";
@@ -23,29 +30,37 @@ const TEST: &str = "test";
 
 /// Whether `folder` holds folders: classes, or parts.
 pub(super) fn fits(folder: &Path) -> bool {
-    folders(folder).is_ok_and(|folders| !folders.is_empty())
+    let is_folder = |entry: std::fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".") && entry.path().is_dir();
+    std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(is_folder))
 }
 
-/// Loads all pictures, resized to `size` x `size`.
-pub(super) fn load(folder: &Path, size: usize) -> Result<Dataset> {
-    let path = folder.join("dataset.toml");
+/// Loads all pictures of a tree, resized to `size` x `size`. `source` is the folder or the file that the tree is of.
+pub(super) fn load(source: &Path, tree: Tree, size: usize) -> Result<Dataset> {
+    // In a folder, but beside a file.
+    let path = if source.is_dir() { source.join("dataset.toml") } else { source.with_extension("toml") };
     let description = Description::read(&path)?;
-    let full = folder.canonicalize().map_err(|e| Error::io(folder, e))?;
-    let name = full.file_name().map_or("data".into(), |name| name.to_string_lossy().into_owned());
+    let full = source.canonicalize().map_err(|e| Error::io(source, e))?;
+    let name = if full.is_dir() { full.file_name() } else { full.file_name().map(stem) };
+    let name = name.map_or("data".into(), |name| name.to_string_lossy().into_owned());
+    let (tree, root) = tree.descend(source.to_owned());
     // A folder of pictures called "train" is a class.
-    let parts = fits(&folder.join(TRAIN));
-    let train_root = if parts { folder.join(TRAIN) } else { folder.to_owned() };
-    let classes = classes(&train_root, &path, description.classes.clone())?;
+    let find = |names: &[&str]| names.iter().find_map(|name| Some((root.join(name), tree.folders.get(OsStr::new(name))?)));
+    let parts = find(&[TRAIN]).filter(|(_, train)| !train.folders.is_empty());
+    let (val, test) = if parts.is_some() { (find(&VAL), find(&[TEST])) } else { (None, None) };
+    let (train_root, train) = parts.unwrap_or((root.clone(), &tree));
+    let classes = classes(&train_root, train, &path, description.classes.clone())?;
     let mut skipped = Vec::new();
-    let mut part = |root: &Path| read_part(root, &classes, size, &mut skipped);
-    let train = part(&train_root)?;
-    let optional = |names: &[&str]| names.iter().map(|name| folder.join(name)).find(|root| parts && root.is_dir());
-    let (val, test) = (optional(&VAL), optional(&[TEST]));
-    let val = val.map(|root| part(&root)).transpose()?.map(Arc::new);
-    let test = test.map(|root| part(&root)).transpose()?.map(Arc::new);
+    let mut part = |(root, tree): (PathBuf, &Tree)| read_part(&root, tree, &classes, size, &mut skipped);
+    let train = part((train_root, train))?;
+    let val = val.map(&mut part).transpose()?.map(Arc::new);
+    let test = test.map(&mut part).transpose()?.map(Arc::new);
     let preprocessing = description.preprocessing(&path, CHANNELS)?;
     // Unless the description says otherwise, each channel of the training pictures gets mean 0 and standard deviation 1.
-    let preprocessing = if preprocessing == Preprocessing::new(CHANNELS) { standardizing(&train, size * size) } else { preprocessing };
+    let preprocessing = if preprocessing == Preprocessing::new(CHANNELS) {
+        Preprocessing::standardizing(&train, size * size, CHANNELS)?
+    } else {
+        preprocessing
+    };
     Ok(Dataset {
         name: description.name.unwrap_or(name),
         classes,
@@ -60,40 +75,23 @@ pub(super) fn load(folder: &Path, size: usize) -> Result<Dataset> {
     })
 }
 
-/// The entries of a folder, in the order of their names' bytes, without hidden ones.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let cannot = |e: std::io::Error| Error::data(folder, format!("cannot be read: {e}"));
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(cannot)? {
-        let entry = entry.map_err(cannot)?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
-    Ok(entries(folder)?.into_iter().filter(|path| path.is_dir() && !is_picture(path)).collect())
-}
-
-fn is_picture(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
-}
-
-fn class_of(folder: &Path) -> String {
-    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+/// The name of a file up to its first dot: `set` of `set.tar.gz`.
+fn stem(name: &OsStr) -> &OsStr {
+    let first = Path::new(name).file_stem().unwrap_or(name);
+    if Path::new(first).extension().is_some_and(|end| end == "tar") { Path::new(first).file_stem().unwrap_or(first) } else { first }
 }
 
 /// The classes of the training pictures: the folders' names, in the order that `named` gives, if it does.
-fn classes(root: &Path, description: &Path, named: Option<Vec<String>>) -> Result<Vec<String>> {
-    let found: Vec<String> = folders(root)?.iter().map(|folder| class_of(folder)).collect();
+fn classes(root: &Path, tree: &Tree, description: &Path, named: Option<Vec<String>>) -> Result<Vec<String>> {
+    let found: Vec<String> = tree.folders.keys().map(|name| name.to_string_lossy().into_owned()).collect();
     if found.len() < 2 {
         return Err(Error::data(
             root,
             format!("holds {} folder(s) of pictures; a classifier needs at least two, one for each class", found.len()),
         ));
+    }
+    if let Some(pair) = found.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::data(root, format!("has two folders whose names look the same, {:?}; rename one", pair[0])));
     }
     let Some(named) = named else { return Ok(found) };
     let (a, b): (BTreeSet<&String>, BTreeSet<&String>) = (found.iter().collect(), named.iter().collect());
@@ -107,29 +105,33 @@ fn classes(root: &Path, description: &Path, named: Option<Vec<String>>) -> Resul
 }
 
 /// The pictures below `root`. Those that cannot be read are left out and described in `skipped`, unless there are too many.
-fn read_part(root: &Path, classes: &[String], size: usize, skipped: &mut Vec<String>) -> Result<Part> {
-    let mut files: Vec<(PathBuf, u32)> = Vec::new();
-    for folder in folders(root)? {
-        let class = class_of(&folder);
-        let Some(label) = classes.iter().position(|known| *known == class) else {
-            return Err(Error::data(folder, format!("there is no class {class:?} among the training pictures: {}", classes.join(", "))));
+fn read_part(root: &Path, tree: &Tree, classes: &[String], size: usize, skipped: &mut Vec<String>) -> Result<Part> {
+    let labels: std::collections::HashMap<&str, u32> = classes.iter().zip(0..).map(|(class, label)| (class.as_str(), label)).collect();
+    let mut files: Vec<(&Source, u32)> = Vec::new();
+    for (name, folder) in &tree.folders {
+        let class = name.to_string_lossy();
+        let Some(&label) = labels.get(&*class) else {
+            let known = classes.iter().take(20).map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Error::data(root.join(name), format!("there is no class {class:?} among the training pictures: {known}")));
         };
-        let before = files.len();
-        files.extend(entries(&folder)?.into_iter().filter(|path| is_picture(path)).map(|path| (path, label as u32)));
-        if files.len() == before {
-            return Err(Error::data(folder, format!("holds no picture; mappa reads {}", ENDINGS.join(", "))));
+        let pictures = folder.all();
+        if pictures.is_empty() {
+            return Err(Error::data(root.join(name), format!("holds no picture; mappa reads {}", ENDINGS.join(", "))));
         }
+        files.extend(pictures.into_iter().map(|source| (source, label)));
     }
-    let read: Vec<Result<Vec<u8>>> = files.par_iter().map(|(path, _)| picture::read(path, CHANNELS, size, size)).collect();
-    let mut part = Part { images: Vec::with_capacity(files.len() * CHANNELS * size * size), labels: Vec::new() };
+    let (mut pixels, mut labels) = (Builder::new(MAX_MEMORY), Vec::with_capacity(files.len()));
     let before = skipped.len();
-    for (pixels, (_, label)) in read.into_iter().zip(&files) {
-        match pixels {
-            Ok(pixels) => {
-                part.images.extend(pixels);
-                part.labels.push(*label);
+    for some in files.chunks(AT_ONCE) {
+        let read: Vec<Result<Vec<u8>>> = some.par_iter().map(|(source, _)| source.read(CHANNELS, size, size)).collect();
+        for (picture, &(_, label)) in read.into_iter().zip(some) {
+            match picture {
+                Ok(picture) => {
+                    pixels.push(&picture)?;
+                    labels.push(label);
+                }
+                Err(error) => skipped.push(error.to_string()),
             }
-            Err(error) => skipped.push(error.to_string()),
         }
     }
     let bad = &skipped[before..];
@@ -146,30 +148,16 @@ fn read_part(root: &Path, classes: &[String], size: usize, skipped: &mut Vec<Str
             ),
         ));
     }
-    Ok(part)
-}
-
-/// Mean and standard deviation of each channel, rounded to four digits, as people write them down.
-fn standardizing(part: &Part, area: usize) -> Preprocessing {
-    let mut own = Preprocessing::new(CHANNELS);
-    for c in 0..CHANNELS {
-        let mut counts = [0u64; 256];
-        part.images.chunks_exact(area).skip(c).step_by(CHANNELS).flatten().for_each(|&pixel| counts[pixel as usize] += 1);
-        let n = counts.iter().sum::<u64>().max(1) as f64;
-        let moment =
-            |power: i32| counts.iter().enumerate().map(|(v, &count)| count as f64 * (v as f64 / 255.0).powi(power)).sum::<f64>() / n;
-        let (mean, square) = (moment(1), moment(2));
-        let rounded = |v: f64| ((v * 1e4).round() / 1e4) as f32;
-        own.mean[c] = rounded(mean);
-        // Pictures of one colour have no deviation to divide by.
-        own.std[c] = rounded((square - mean * mean).max(0.0).sqrt()).max(0.01);
-    }
-    own
+    Ok(pixels.finish(labels))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn load(folder: &Path, size: usize) -> Result<Dataset> {
+        super::load(folder, Tree::directory(folder)?, size)
+    }
 
     fn save(path: PathBuf, colour: [u8; 3]) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -187,7 +175,7 @@ mod tests {
         std::fs::create_dir(dir.path().join(".git")).unwrap();
         let set = load(dir.path(), 8).unwrap();
         assert_eq!((set.classes.clone(), set.train.labels.clone()), (vec!["blue".into(), "red".into()], vec![0, 0, 0, 0, 1, 1, 1, 1]));
-        assert_eq!((set.train.images.len(), set.height, set.val.is_none(), set.skipped.len()), (8 * 3 * 64, 8, true, 0));
+        assert_eq!((set.train.pixels().unwrap().len(), set.height, set.val.is_none(), set.skipped.len()), (8 * 3 * 64, 8, true, 0));
         // Half of the pictures have red 250, half 0.
         assert!((set.preprocessing.mean[0] - 0.4902).abs() < 0.002 && (set.preprocessing.std[0] - 0.4902).abs() < 0.002);
         std::fs::write(dir.path().join("dataset.toml"), "classes = ['red', 'blue']\nmean = [0.5, 0.5, 0.5]").unwrap();
@@ -216,7 +204,7 @@ mod tests {
             save(dir.path().join(class).join("1.png"), [1, 2, 3]);
         }
         let set = load(dir.path(), 8).unwrap();
-        assert_eq!((set.classes, set.train.labels.len(), set.test), (vec!["car".into(), "test".into(), "train".into()], 3, None));
+        assert_eq!((set.classes, set.train.labels.len(), set.test.is_none()), (vec!["car".into(), "test".into(), "train".into()], 3, true));
     }
 
     #[test]

@@ -15,7 +15,6 @@ pub(super) struct Pair {
 }
 
 /// Whether `folder` holds a file of training images or labels.
-#[cfg(feature = "image")]
 pub(super) fn fits(folder: &Path) -> bool {
     ["images-idx3-ubyte", "labels-idx1-ubyte"]
         .iter()
@@ -105,7 +104,7 @@ pub(super) fn assemble(name: String, description: (&Path, Description), train: P
                 format!("row {row} (from 0) has label {}, outside the {} classes {origin}", labels[row], classes.len()),
             ));
         }
-        Ok(Arc::new(Part { images: pair.images.1.pixels, labels: labels.into_iter().map(u32::from).collect() }))
+        Ok(Arc::new(Part::new(pair.images.1.pixels, labels.into_iter().map(u32::from).collect())))
     };
     let (train, test) = (part(train)?, test.map(part).transpose()?);
     Ok(Dataset {
@@ -167,7 +166,7 @@ mod tests {
         assert_eq!(set.classes, ["0", "1", "2"]);
         assert_eq!((set.channels, set.height, set.width), (1, 2, 4));
         assert_eq!(set.preprocessing, Preprocessing::new(1));
-        assert_eq!(*set.train, Part { images: vec![7; 24], labels: vec![0, 2, 1] });
+        assert_eq!((set.train.pixels().unwrap(), set.train.labels.clone()), (vec![7; 24], vec![0, 2, 1]));
         assert!(set.val.is_none() && set.test.is_none());
     }
 

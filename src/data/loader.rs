@@ -7,21 +7,21 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use super::{Dataset, Part};
+use super::augment::{Augment, Draw, Mix};
+use super::pixels::Values;
+use super::{Dataset, Part, Preprocessing};
 use crate::error::{Error, Result};
 use crate::rng::Stream;
 
 /// How a [`Loader`] orders, changes and prepares samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LoaderOptions {
     /// Samples a batch; the last batch of an epoch may be shorter. Default 64.
     pub batch_size: usize,
     /// Whether samples come in an order drawn for each epoch, instead of their own. Default false.
     pub shuffle: bool,
-    /// Each sample is moved by up to so many pixels along both axes; pixels of value 0 come in. Default 0.
-    pub shift: usize,
-    /// Whether every second sample, drawn anew each epoch, is mirrored left to right. Default false.
-    pub flip: bool,
+    /// Random changes, drawn anew each epoch. Features are only mixed. Default none.
+    pub augment: Augment,
     /// What random decisions depend on, with the epoch. Default 0.
     pub seed: u64,
     /// The number of the epoch. Default 0.
@@ -34,7 +34,7 @@ pub struct LoaderOptions {
 
 impl Default for LoaderOptions {
     fn default() -> Self {
-        LoaderOptions { batch_size: 64, shuffle: false, shift: 0, flip: false, seed: 0, epoch: 0, workers: 0, first_batch: 0 }
+        LoaderOptions { batch_size: 64, shuffle: false, augment: Augment::default(), seed: 0, epoch: 0, workers: 0, first_batch: 0 }
     }
 }
 
@@ -47,6 +47,8 @@ pub struct Batch {
     pub targets: Vec<i32>,
     /// The place of each sample in its part, `[N]`.
     pub indices: Vec<u32>,
+    /// The classes of the images that were mixed in, if any were.
+    pub mix: Option<Mix>,
 }
 
 impl Batch {
@@ -67,7 +69,7 @@ pub struct Loader {
     /// The next batch to deliver.
     next: usize,
     /// Worker w of W prepares the batches `first_batch + w`, `first_batch + w + W` ... and delivers them through its own channel.
-    batches: Vec<Receiver<Batch>>,
+    batches: Vec<Receiver<Result<Batch>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -75,22 +77,13 @@ impl Loader {
     /// One epoch over `part` of `dataset`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a batch size of 0, a shift that can move an image out of sight, wrong preprocessing, or threads that the
+    /// [`Error::Config`] for a batch size of 0, augmentation out of range, wrong preprocessing, or threads that the
     /// system refuses; [`Error::Shape`] or [`Error::Data`] where `part` does not fit `dataset`.
     pub fn new(dataset: &Dataset, part: &Arc<Part>, options: LoaderOptions) -> Result<Loader> {
         if options.batch_size == 0 {
             return Err(Error::Config("--batch-size must be at least 1, got 0".into()));
         }
-        let smaller = dataset.height.min(dataset.width);
-        if options.shift > 0 && options.shift >= smaller {
-            return Err(Error::Config(format!(
-                "shift = {} moves images of {} x {} pixels out of sight; give at most {}",
-                options.shift,
-                dataset.height,
-                dataset.width,
-                smaller.saturating_sub(1)
-            )));
-        }
+        options.augment.check([dataset.height, dataset.width])?;
         let sample_len = dataset.sample_len(part)?;
         let order = match options.shuffle {
             true => Stream::new(options.seed, "shuffle", options.epoch, 0).permutation(part.len()),
@@ -100,6 +93,7 @@ impl Loader {
             part: part.clone(),
             order,
             tables: dataset.preprocessing.tables(dataset.channels)?,
+            preprocessing: dataset.preprocessing.clone(),
             sample_len,
             height: dataset.height,
             width: dataset.width,
@@ -138,9 +132,9 @@ impl Loader {
 }
 
 impl Iterator for Loader {
-    type Item = Batch;
+    type Item = Result<Batch>;
 
-    fn next(&mut self) -> Option<Batch> {
+    fn next(&mut self) -> Option<Result<Batch>> {
         if self.next >= self.batches() {
             return None;
         }
@@ -178,6 +172,8 @@ struct Recipe {
     order: Vec<u32>,
     /// The input for each pixel value, a table a channel.
     tables: Vec<[f32; 256]>,
+    /// The same for values between those.
+    preprocessing: Preprocessing,
     /// C H W.
     sample_len: usize,
     height: usize,
@@ -191,26 +187,61 @@ impl Recipe {
     }
 
     /// Batch number `index`, which must be below `batches()`.
-    fn batch(&self, index: usize) -> Batch {
+    fn batch(&self, index: usize) -> Result<Batch> {
         let start = index * self.options.batch_size;
         let end = self.order.len().min(start.saturating_add(self.options.batch_size));
         let indices = self.order[start..end].to_vec();
         let mut images = vec![0.0; indices.len() * self.sample_len];
+        let mut scratch = Vec::new();
         for (&sample, image) in indices.iter().zip(images.chunks_exact_mut(self.sample_len)) {
-            self.prepare(sample as usize, image);
+            match self.part.read(sample as usize, self.sample_len, &mut scratch)? {
+                Values::Features(values) => image.copy_from_slice(values),
+                Values::Pixels(pixels) => self.prepare(self.draw(sample as u64), pixels, image),
+            }
         }
-        let targets = indices.iter().map(|&sample| self.part.labels[sample as usize] as i32).collect();
-        Batch { images, targets, indices }
+        let targets: Vec<i32> = indices.iter().map(|&sample| self.part.labels[sample as usize] as i32).collect();
+        let mix = self.options.augment.mix(self.draw(index as u64), &mut images, &targets, [self.height, self.width]);
+        Ok(Batch { images, targets, indices, mix })
     }
 
-    /// Writes the preprocessed sample, moved by its shift, then perhaps mirrored.
-    fn prepare(&self, sample: usize, image: &mut [f32]) {
-        let pixels = &self.part.images[sample * self.sample_len..][..self.sample_len];
-        let (down, right) = self.shift(sample);
+    fn draw(&self, sample: u64) -> Draw {
+        Draw { seed: self.options.seed, epoch: self.options.epoch, sample }
+    }
+
+    /// Writes the changed and preprocessed sample.
+    fn prepare(&self, draw: Draw, pixels: &[u8], image: &mut [f32]) {
+        let (augment, size) = (&self.options.augment, [self.height, self.width]);
+        let area = self.height * self.width;
+        let map = augment.map(draw, size);
+        if let Some(map) = map {
+            pixels.chunks_exact(area).zip(image.chunks_exact_mut(area)).for_each(|(source, target)| map.apply(source, target, size));
+        } else {
+            // Where no value lies between two pixels', a table has it.
+            let raw: [f32; 256] = std::array::from_fn(|pixel| pixel as f32);
+            let tables = if augment.jitter == 0.0 { &self.tables } else { &vec![raw; self.tables.len()] };
+            self.shift_and_mirror(draw, pixels, image, tables);
+        }
+        augment.recolour(draw, image, self.tables.len());
+        if map.is_some() || augment.jitter != 0.0 {
+            let Preprocessing { scale, mean, std } = &self.preprocessing;
+            for ((plane, mean), std) in image.chunks_exact_mut(area).zip(mean).zip(std) {
+                plane.iter_mut().for_each(|x| *x = (*x / scale - mean) / std);
+            }
+        }
+        if let Some([rows, columns]) = augment.erased(draw, size) {
+            for plane in image.chunks_exact_mut(area) {
+                plane.chunks_exact_mut(self.width).skip(rows.start).take(rows.len()).for_each(|line| line[columns.clone()].fill(0.0));
+            }
+        }
+    }
+
+    /// Writes a sample through tables, moved by its shift, then perhaps mirrored.
+    fn shift_and_mirror(&self, draw: Draw, pixels: &[u8], image: &mut [f32], tables: &[[f32; 256]]) {
+        let (down, right) = self.options.augment.shift_of(draw);
         let (from_row, to_row, rows) = overlap(self.height, down);
         let (from_column, to_column, columns) = overlap(self.width, right);
         let area = self.height * self.width;
-        for ((source, target), table) in pixels.chunks_exact(area).zip(image.chunks_exact_mut(area)).zip(&self.tables) {
+        for ((source, target), table) in pixels.chunks_exact(area).zip(image.chunks_exact_mut(area)).zip(tables) {
             target.fill(table[0]);
             let source = source.chunks_exact(self.width).skip(from_row);
             let target = target.chunks_exact_mut(self.width).skip(to_row);
@@ -220,20 +251,9 @@ impl Recipe {
                 }
             }
         }
-        if self.options.flip && Stream::new(self.options.seed, "flip", self.options.epoch, sample as u64).below(0, 2) == 1 {
+        if self.options.augment.mirrors(draw) {
             image.chunks_exact_mut(self.width).for_each(<[f32]>::reverse);
         }
-    }
-
-    /// Pixels by which a sample moves down and right; a function of seed, epoch and sample.
-    fn shift(&self, sample: usize) -> (isize, isize) {
-        let shift = self.options.shift;
-        if shift == 0 {
-            return (0, 0);
-        }
-        let stream = Stream::new(self.options.seed, "shift", self.options.epoch, sample as u64);
-        let draw = |index| stream.below(index, 2 * shift + 1) as isize - shift as isize;
-        (draw(0), draw(1))
     }
 }
 
@@ -248,15 +268,23 @@ mod tests {
     use crate::data::tests::dataset;
     use crate::data::{Preprocessing, digits};
 
-    const ALL: LoaderOptions =
-        LoaderOptions { batch_size: 7, shuffle: true, shift: 2, flip: false, seed: 11, epoch: 3, workers: 0, first_batch: 0 };
+    const NONE: Augment = Augment { shift: 0, flip: false, rotate: 0.0, crop: 1.0, jitter: 0.0, erase: 0.0, mixup: 0.0, cutmix: 0.0 };
+    const ALL: LoaderOptions = LoaderOptions {
+        batch_size: 7,
+        shuffle: true,
+        augment: Augment { shift: 2, ..NONE },
+        seed: 11,
+        epoch: 3,
+        workers: 0,
+        first_batch: 0,
+    };
 
     fn set() -> Dataset {
         dataset(&(0..60).map(|i| i % 4).collect::<Vec<u32>>(), 4, 5, 3)
     }
 
     fn batches(set: &Dataset, options: LoaderOptions) -> Vec<Batch> {
-        Loader::new(set, &set.train, options).unwrap().collect()
+        Loader::new(set, &set.train, options).unwrap().map(Result::unwrap).collect()
     }
 
     fn indices(batches: &[Batch]) -> Vec<u32> {
@@ -268,7 +296,7 @@ mod tests {
         let set = set();
         let loader = Loader::new(&set, &set.train, ALL).unwrap();
         assert_eq!((loader.batches(), loader.size_hint()), (9, (9, Some(9))));
-        let batches: Vec<Batch> = loader.collect();
+        let batches: Vec<Batch> = loader.map(Result::unwrap).collect();
         assert_eq!(batches.iter().map(Batch::len).collect::<Vec<_>>(), [7, 7, 7, 7, 7, 7, 7, 7, 4]);
         let mut order = indices(&batches);
         assert_ne!(order, (0..60).collect::<Vec<u32>>());
@@ -285,7 +313,7 @@ mod tests {
         let set = set();
         let order = |options| indices(&batches(&set, options));
         let own = order(ALL);
-        assert_eq!(own, order(LoaderOptions { batch_size: 60, shift: 0, ..ALL }));
+        assert_eq!(own, order(LoaderOptions { batch_size: 60, augment: NONE, ..ALL }));
         assert_eq!(own, Stream::new(11, "shuffle", 3, 0).permutation(60));
         assert_ne!(own, order(LoaderOptions { epoch: 4, ..ALL }));
         assert_ne!(own, order(LoaderOptions { seed: 12, ..ALL }));
@@ -331,7 +359,7 @@ mod tests {
         let set = set();
         let mut loader = Loader::new(&set, &set.train, LoaderOptions { workers: 3, ..ALL }).unwrap();
         loader.batches[1] = sync_channel(1).1;
-        assert_eq!(loader.collect::<Vec<_>>(), batches(&set, ALL));
+        assert_eq!(loader.map(Result::unwrap).collect::<Vec<_>>(), batches(&set, ALL));
     }
 
     #[test]
@@ -339,7 +367,7 @@ mod tests {
         let mut set = dataset(&[1, 0], 2, 2, 2);
         set.channels = 2;
         set.preprocessing = Preprocessing { scale: 2.0, mean: vec![0.5, 1.0], std: vec![1.0, 4.0] };
-        set.train = Arc::new(Part { images: vec![1, 2, 3, 4, 10, 20, 30, 40, 0, 0, 0, 0, 2, 2, 2, 2], labels: vec![1, 0] });
+        set.train = Arc::new(Part::new(vec![1, 2, 3, 4, 10, 20, 30, 40, 0, 0, 0, 0, 2, 2, 2, 2], vec![1, 0]));
         let batch = &batches(&set, LoaderOptions::default())[0];
         assert_eq!(batch.images, [0.0, 0.5, 1.0, 1.5, 1.0, 2.25, 3.5, 4.75, -0.5, -0.5, -0.5, -0.5, 0.0, 0.0, 0.0, 0.0]);
         assert_eq!((&batch.targets[..], &batch.indices[..]), (&[1, 0][..], &[0, 1][..]));
@@ -348,9 +376,9 @@ mod tests {
     #[test]
     fn about_half_of_the_samples_are_mirrored_and_others_each_epoch() {
         let set = set();
-        let plain = batches(&set, LoaderOptions { shift: 0, shuffle: false, ..ALL });
+        let plain = batches(&set, LoaderOptions { augment: NONE, shuffle: false, ..ALL });
         let mirrored = |epoch| -> Vec<bool> {
-            let flipped = batches(&set, LoaderOptions { shift: 0, shuffle: false, flip: true, epoch, ..ALL });
+            let flipped = batches(&set, LoaderOptions { augment: Augment { flip: true, ..NONE }, shuffle: false, epoch, ..ALL });
             let images = |batches: &[Batch]| batches.iter().flat_map(|b| b.images.clone()).collect::<Vec<f32>>();
             let (a, b) = (images(&plain), images(&flipped));
             let of = |(a, b): (&[f32], &[f32])| {
@@ -374,20 +402,59 @@ mod tests {
         set.preprocessing = Preprocessing { scale: 1.0, mean: vec![7.0], std: vec![1.0] };
         let loader = Loader::new(&set, &set.train, ALL).unwrap();
         let mut seen = std::collections::BTreeSet::new();
+        let pixels = set.train.pixels().unwrap();
         for sample in 0..60 {
-            let mut image = vec![f32::NAN; 15];
-            loader.recipe.prepare(sample, &mut image);
-            let (down, right) = loader.recipe.shift(sample);
+            let (mut image, draw) = (vec![f32::NAN; 15], loader.recipe.draw(sample as u64));
+            loader.recipe.prepare(draw, &pixels[sample * 15..][..15], &mut image);
+            let (down, right) = ALL.augment.shift_of(draw);
             seen.insert((down, right));
             for (row, column) in (0..5).flat_map(|row| (0..3).map(move |column| (row, column))) {
                 let (from_row, from_column) = (row - down, column - right);
                 let inside = (0..5).contains(&from_row) && (0..3).contains(&from_column);
-                let pixel = if inside { set.train.images[sample * 15 + (from_row * 3 + from_column) as usize] } else { 0 };
+                let pixel = if inside { pixels[sample * 15 + (from_row * 3 + from_column) as usize] } else { 0 };
                 assert_eq!(image[(row * 3 + column) as usize], pixel as f32 - 7.0, "sample {sample} moved by {down}, {right}");
             }
         }
         // Of the 25 shifts in -2..=2, 60 samples show most.
         assert!(seen.len() > 15 && seen.iter().all(|(down, right)| down.abs() <= 2 && right.abs() <= 2), "{seen:?}");
+    }
+
+    #[test]
+    fn any_augmentation_is_the_same_for_any_number_of_workers() {
+        let mut set = set();
+        set.preprocessing = Preprocessing { scale: 255.0, mean: vec![0.5], std: vec![0.25] };
+        let strong = Augment { shift: 1, mixup: 0.2, ..Augment::preset("strong", [5, 3]).unwrap() };
+        let options = LoaderOptions { augment: strong, ..ALL };
+        let own = batches(&set, options);
+        assert!(own.iter().all(|batch| batch.mix.is_some()));
+        assert_eq!(batches(&set, LoaderOptions { workers: 2, first_batch: 3, ..options }), own[3..]);
+        assert_ne!(batches(&set, LoaderOptions { epoch: 4, ..options }), own);
+    }
+
+    #[test]
+    fn colours_of_0_change_and_a_whole_crop_is_the_plain_image() {
+        let set = set();
+        let plain = batches(&set, LoaderOptions { augment: NONE, ..ALL });
+        // Not exactly 1, so that the affine map is taken, which is the identity up to rounding then.
+        let mapped = batches(&set, LoaderOptions { augment: Augment { rotate: 1e-9, ..NONE }, ..ALL });
+        for (a, b) in plain.iter().zip(&mapped).flat_map(|(a, b)| a.images.iter().zip(&b.images)) {
+            assert!((a - b).abs() < 1e-5, "{a} and {b}");
+        }
+        let recoloured = batches(&set, LoaderOptions { augment: Augment { jitter: 1e-9, ..NONE }, ..ALL });
+        for (a, b) in plain.iter().zip(&recoloured).flat_map(|(a, b)| a.images.iter().zip(&b.images)) {
+            assert!((a - b).abs() < 1e-5, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn features_come_as_they_are() {
+        let mut set = dataset(&[1, 0, 1], 2, 1, 1);
+        (set.channels, set.height, set.width) = (4, 1, 1);
+        set.preprocessing = Preprocessing::new(4);
+        set.train = Arc::new(Part::features((0..12).map(|i| i as f32 - 6.5).collect(), vec![1, 0, 1]));
+        let batch = &batches(&set, LoaderOptions { augment: Augment { jitter: 0.5, ..NONE }, ..Default::default() })[0];
+        assert_eq!(batch.images, (0..12).map(|i| i as f32 - 6.5).collect::<Vec<f32>>());
+        assert_eq!(batch.targets, [1, 0, 1]);
     }
 
     #[test]
@@ -413,7 +480,7 @@ mod tests {
     #[test]
     fn one_batch_can_hold_everything() {
         let set = digits().unwrap();
-        let all = batches(&set, LoaderOptions { batch_size: usize::MAX, shift: 7, ..ALL });
+        let all = batches(&set, LoaderOptions { batch_size: usize::MAX, augment: Augment { shift: 7, ..NONE }, ..ALL });
         assert_eq!(all.iter().map(Batch::len).collect::<Vec<_>>(), [1437]);
         assert!(all[0].images.iter().all(|x| (0.0..=1.0).contains(x)));
     }
@@ -423,7 +490,10 @@ mod tests {
         let set = set();
         let error = |set: &Dataset, options| Loader::new(set, &set.train, options).err().unwrap().to_string();
         assert_eq!(error(&set, LoaderOptions { batch_size: 0, ..ALL }), "--batch-size must be at least 1, got 0");
-        assert_eq!(error(&set, LoaderOptions { shift: 3, ..ALL }), "shift = 3 moves images of 5 x 3 pixels out of sight; give at most 2");
+        assert_eq!(
+            error(&set, LoaderOptions { augment: Augment { shift: 3, ..NONE }, ..ALL }),
+            "shift = 3 moves images of 5 x 3 pixels out of sight; give at most 2"
+        );
         let wrong = Dataset { classes: vec!["a".into()], ..set.clone() };
         assert_eq!(error(&wrong, ALL), "test: sample 1 has label 1, but there are 1 classes");
         let wrong = Dataset { channels: 3, ..set.clone() };

@@ -5,48 +5,27 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
+pub mod augment;
+mod cifar;
 mod description;
 mod digits;
 #[cfg(feature = "image")]
 mod folder;
 mod idx;
 mod loader;
+mod pixels;
 mod preprocessing;
 mod split;
+#[cfg(feature = "image")]
+mod tree;
 
 pub use description::Sidecar;
 pub use digits::digits;
 pub use loader::{Batch, Loader, LoaderOptions};
+pub use pixels::Part;
 pub use preprocessing::Preprocessing;
 
-/// Samples with their labels: one part (train, validation or test) of a [`Dataset`], which knows their shape.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Part {
-    /// Pixels as stored, `[N, C, H, W]`.
-    pub images: Vec<u8>,
-    /// The class of each sample, an index into [`Dataset::classes`].
-    pub labels: Vec<u32>,
-}
-
-impl Part {
-    /// Number of samples.
-    pub fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// True when there are none.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-}
-
-impl std::fmt::Debug for Part {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Part({} samples)", self.len())
-    }
-}
-
-/// Labelled images of one size, in memory, in up to three parts.
+/// Labelled images of one size, in up to three parts.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// A short name, fit for a file name.
@@ -72,22 +51,29 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// The same samples as what a network made of them, `[C, H, W]` each.
+    pub(crate) fn with_features(
+        &self,
+        [channels, height, width]: [usize; 3],
+        mut part: impl FnMut(&Arc<Part>) -> Result<Part>,
+    ) -> Result<Dataset> {
+        let mut optional = |own: &Option<Arc<Part>>| own.as_ref().map(|own| part(own).map(Arc::new)).transpose();
+        let (val, test) = (optional(&self.val)?, optional(&self.test)?);
+        let train = Arc::new(part(&self.train)?);
+        Ok(Dataset { channels, height, width, preprocessing: Preprocessing::new(channels), train, val, test, ..self.clone() })
+    }
+
     /// Pixels of one sample, C H W, after a check that `part` fits: its sizes, and labels that name a class.
     ///
     /// # Errors
     /// [`Error::Shape`] for images of another size, [`Error::Data`] for a label outside the classes.
     fn sample_len(&self, part: &Part) -> Result<usize> {
-        let shape = [part.len(), self.channels, self.height, self.width];
-        let sample_len = shape[1..].iter().try_fold(1usize, |n, &size| n.checked_mul(size)).filter(|&n| n > 0);
-        let sample_len = sample_len.filter(|n| n.checked_mul(part.len()) == Some(part.images.len()) && u32::try_from(part.len()).is_ok());
+        let shape = [self.channels, self.height, self.width];
+        let (len, count) = part.stored();
+        let sample_len = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size)).filter(|&n| n > 0);
+        let sample_len = sample_len.filter(|&n| (n as u64).checked_mul(count as u64) == Some(len) && u32::try_from(count).is_ok());
         let Some(sample_len) = sample_len else {
-            return Err(Error::Shape(format!(
-                "data set {}: {} pixels are not {} images of shape {:?}",
-                self.name,
-                part.images.len(),
-                shape[0],
-                &shape[1..]
-            )));
+            return Err(Error::Shape(format!("data set {}: {len} pixels are not {count} images of shape {shape:?}", self.name,)));
         };
         let classes = self.classes.len().min(i32::MAX as usize);
         match part.labels.iter().position(|&label| label as usize >= classes) {
@@ -102,15 +88,21 @@ impl Dataset {
 /// The side of pictures, in pixels, unless a size is given.
 pub const DEFAULT_SIZE: usize = 64;
 
-/// The data set `source`: `digits`, which is embedded, or the path of a folder of pictures or of IDX files.
+/// The data set `source`: `digits`, which is embedded, or the path of one of these:
 ///
-/// Pictures (PNG, JPEG, WebP, GIF, BMP, TIFF) lie in one folder a class, whose name is the class's; above them there may be the folders `train`, `val` and
-/// `test`. The square in their middle is resized to `size` x `size` RGB pixels (4 to 1024), and each channel standardised by the training pictures' mean and standard deviation. Pictures
-/// that cannot be read are listed in [`Dataset::skipped`]; more than 5 % of them are an error.
+/// - a folder of pictures (PNG, JPEG, WebP, GIF, BMP, TIFF) in one folder a class, whose name is the class's; above them there may be the folders `train`,
+///   `val` and `test`;
+/// - a `.tar`, `.tar.gz` or `.tgz` archive of such a folder;
+/// - a `.csv` file with rows of a picture's path, its label and perhaps its part;
+/// - a folder of IDX files: `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, perhaps `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte` (the test
+///   part), each also with the ending `.gz`;
+/// - a folder of CIFAR-10's or CIFAR-100's binary files, each also with the ending `.gz`.
 ///
-/// A folder of IDX files holds `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, may hold `t10k-images-idx3-ubyte` and
-/// `t10k-labels-idx1-ubyte` (the test part), each also with the ending `.gz`, and may hold a `dataset.toml` with any of the keys
-/// `name`, `classes`, `input`, `scale`, `mean` and `std`; its images keep their size. A folder that is itself called "digits" is `./digits`.
+/// The square in the middle of pictures is resized to `size` x `size` RGB pixels (4 to 1024), and each channel standardised by the training pictures' mean
+/// and standard deviation. Pictures that cannot be read are listed in [`Dataset::skipped`]; more than 5 % of them are an error. Other images keep their size.
+///
+/// A `dataset.toml` in the folder, or the file with the ending `.toml` beside an archive or table, may have any of the keys `name`, `classes`, `input`,
+/// `scale`, `mean` and `std`. A folder that is itself called "digits" is `./digits`.
 ///
 /// # Errors
 /// [`Error::Config`] for another `size` of pictures; [`Error::Data`] naming the file that is missing, truncated, corrupt or at odds with the others;
@@ -120,25 +112,66 @@ pub fn load(source: &str, size: usize) -> Result<Dataset> {
     let path = Path::new(source);
     match source {
         "digits" => digits(),
+        _ if path.is_dir() && idx::fits(path) => idx::load(path),
+        _ if path.is_dir() && cifar::fits(path) => cifar::load(path),
         #[cfg(feature = "image")]
-        _ if path.is_dir() && !idx::fits(path) && folder::fits(path) => {
-            if !(4..=1024).contains(&size) {
-                return Err(Error::Config(format!("size {size}: pictures can be resized to 4 to 1024 pixels")));
-            }
-            folder::load(path, size)
+        _ if path.is_dir() && folder::fits(path) => pictures(path, tree::Tree::directory, size),
+        #[cfg(feature = "image")]
+        _ if path.is_file() && [".tar", ".tar.gz", ".tgz"].iter().any(|end| source.to_lowercase().ends_with(end)) => {
+            pictures(path, tree::Tree::tar, size)
         }
-        _ if path.is_dir() => idx::load(path),
+        #[cfg(feature = "image")]
+        _ if path.is_file() && source.to_lowercase().ends_with(".csv") => pictures(path, tree::Tree::table, size),
         _ => Err(nothing(path)),
     }
 }
 
-/// The error of a path that is no folder.
+#[cfg(feature = "image")]
+fn pictures(path: &Path, tree: fn(&Path) -> Result<tree::Tree>, size: usize) -> Result<Dataset> {
+    if !(4..=1024).contains(&size) {
+        return Err(Error::Config(format!("size {size}: pictures can be resized to 4 to 1024 pixels")));
+    }
+    folder::load(path, tree(path)?, size)
+}
+
+/// Pictures by name: files as they are, the pictures in and below folders, and for `-` the names on stdin, one a line.
+///
+/// # Errors
+/// [`Error::Data`] naming what is not there, or a folder without pictures; [`Error::Io`] when stdin cannot be read.
+#[cfg(feature = "image")]
+pub fn files(names: &[std::path::PathBuf]) -> Result<Vec<std::path::PathBuf>> {
+    let mut found = Vec::new();
+    for name in names {
+        if name.as_os_str() == "-" {
+            for line in std::io::stdin().lines() {
+                let line = line.map_err(|e| Error::io("stdin", e))?;
+                found.extend((!line.is_empty()).then(|| line.into()));
+            }
+        } else if name.is_dir() {
+            let tree = tree::Tree::directory(name)?;
+            let before = found.len();
+            found.extend(tree.all().into_iter().filter_map(tree::Source::path).map(Path::to_owned));
+            if found.len() == before {
+                return Err(Error::data(name, "this folder holds no picture"));
+            }
+        } else {
+            found.push(name.clone());
+        }
+    }
+    Ok(found)
+}
+
+/// The error of a path that holds no data set.
 fn nothing(path: &Path) -> Error {
-    let what = if path.exists() { "is not a folder" } else { "no such folder" };
+    let what = match (path.is_dir(), path.exists()) {
+        (true, _) => "holds no data set",
+        (_, true) => "is no data set",
+        _ => "no such file or folder",
+    };
     Error::data(
         path,
         format!(
-            "{what}; give \"digits\", a folder with one folder of pictures a class, or one with train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz]"
+            "{what}; give \"digits\", a folder (or .tar) with one folder of pictures a class, a .csv of path,label, or a folder with train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz] or with CIFAR's data_batch_1.bin[.gz]"
         ),
     )
 }
@@ -157,7 +190,7 @@ mod tests {
             height,
             width,
             preprocessing: Preprocessing::new(1),
-            train: Arc::new(Part { images, labels: labels.to_vec() }),
+            train: Arc::new(Part::new(images, labels.to_vec())),
             val: None,
             test: None,
             skipped: Vec::new(),
@@ -166,13 +199,16 @@ mod tests {
 
     #[test]
     fn a_source_that_is_no_folder_is_told_what_to_give() {
-        let hint = "give \"digits\", a folder with one folder of pictures a class, or one with train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz]";
+        let hint = "give \"digits\", a folder (or .tar) with one folder of pictures a class";
         let missing = load("no/such/folder", DEFAULT_SIZE).unwrap_err();
         assert!(missing.is_bad_input());
-        assert_eq!(missing.to_string(), format!("no/such/folder: no such folder; {hint}"));
+        assert!(missing.to_string().starts_with(&format!("no/such/folder: no such file or folder; {hint}")));
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().display().to_string();
-        assert_eq!(load(&path, DEFAULT_SIZE).unwrap_err().to_string(), format!("{path}: is not a folder; {hint}"));
+        assert!(load(&path, DEFAULT_SIZE).unwrap_err().to_string().starts_with(&format!("{path}: is no data set; {hint}")));
+        let empty = tempfile::tempdir().unwrap();
+        let message = load(empty.path().to_str().unwrap(), DEFAULT_SIZE).unwrap_err().to_string();
+        assert!(message.contains("holds no data set"), "{message}");
         assert_eq!(load("digits", DEFAULT_SIZE).unwrap().name, "digits");
     }
 
@@ -189,6 +225,6 @@ mod tests {
         set.height = usize::MAX;
         assert!(set.sample_len(&set.train).is_err());
         set.height = 0;
-        assert!(set.sample_len(&Part { images: vec![], labels: vec![0] }).is_err());
+        assert!(set.sample_len(&Part::new(vec![], vec![0])).is_err());
     }
 }

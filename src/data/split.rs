@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Dataset, Part};
+use super::Dataset;
 use crate::error::{Error, Result};
 use crate::rng::Stream;
 
@@ -19,7 +19,7 @@ impl Dataset {
         if !(0.0..1.0).contains(&fraction) {
             return Err(Error::Config(format!("--val-fraction must be at least 0 and below 1, got {fraction}")));
         }
-        let sample_len = self.sample_len(&self.train)?;
+        self.sample_len(&self.train)?;
         if self.val.is_some() || fraction == 0.0 {
             return Ok(self);
         }
@@ -42,9 +42,8 @@ impl Dataset {
             )));
         }
         let part = |wanted: bool| {
-            let samples = || taken.iter().enumerate().filter(move |&(_, &t)| t == wanted).map(|(sample, _)| sample);
-            let images = samples().flat_map(|s| &self.train.images[s * sample_len..(s + 1) * sample_len]).copied().collect();
-            Arc::new(Part { images, labels: samples().map(|s| self.train.labels[s]).collect() })
+            let rows: Vec<usize> = (0..taken.len()).filter(|&sample| taken[sample] == wanted).collect();
+            Arc::new(self.train.select(&rows))
         };
         let (train, val) = (part(false), Some(part(true)));
         Ok(Dataset { train, val, ..self })
@@ -64,7 +63,7 @@ mod tests {
 
     fn samples(set: &Dataset, part: &Part) -> Vec<(Vec<u8>, u32)> {
         let len = set.sample_len(part).unwrap();
-        part.images.chunks(len).map(<[u8]>::to_vec).zip(part.labels.iter().copied()).collect()
+        part.pixels().unwrap().chunks(len).map(<[u8]>::to_vec).zip(part.labels.iter().copied()).collect()
     }
 
     #[test]
@@ -104,8 +103,9 @@ mod tests {
     #[test]
     fn the_seed_decides_which_samples() {
         let val = |seed| digits().unwrap().with_validation(0.1, seed).unwrap().val.unwrap();
-        assert_eq!(val(3), val(3));
-        assert_ne!(val(3), val(4));
+        let pixels = |seed| val(seed).pixels().unwrap();
+        assert_eq!(pixels(3), pixels(3));
+        assert_ne!(pixels(3), pixels(4));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use crate::error::{Error, Result};
 use fast_image_resize as fir;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek};
 use std::path::Path;
 
 /// The endings of the files that [`read`] is for, in small letters.
@@ -16,9 +18,18 @@ pub const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif
 /// # Errors
 /// [`Error::Data`] when the file is missing, no picture, corrupt, or of a kind that mappa does not read.
 pub fn read(path: &Path, channels: usize, height: usize, width: usize) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(|e| Error::data(path, format!("cannot be read: {e}")))?;
+    decode(path, BufReader::new(file), channels, height, width)
+}
+
+/// As [`read`], from the bytes of the file; `path` stands for it in errors.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn decode(path: &Path, bytes: impl BufRead + Seek, channels: usize, height: usize, width: usize) -> Result<Vec<u8>> {
     let bad = |message: String| Error::data(path, message);
     let undecodable = |e| bad(format!("this is no picture that can be decoded ({}): {e}", ENDINGS.join(", ")));
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|e| bad(format!("cannot be read: {e}")))?;
+    let reader = ImageReader::new(bytes).with_guessed_format().map_err(|e| bad(format!("cannot be read: {e}")))?;
     let mut decoder = reader.into_decoder().map_err(undecodable)?;
     // The decoder's own limit is for what it needs beside the picture.
     Limits::default().reserve(decoder.total_bytes()).map_err(undecodable)?;

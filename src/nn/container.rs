@@ -28,6 +28,14 @@ impl Sequential {
         self
     }
 
+    /// Applies some of the children, one after the other.
+    ///
+    /// # Errors
+    /// Those of the children.
+    pub fn forward_range(&self, ctx: &mut Context, range: std::ops::Range<usize>, x: &Tensor) -> Result<Tensor> {
+        self.children[range].iter().try_fold(x.clone(), |x, (name, module)| ctx.call(name, &**module, &x))
+    }
+
     /// The children with their names, in order.
     pub fn children(&self) -> impl Iterator<Item = (&str, &dyn Module)> {
         self.children.iter().map(|(name, module)| (name.as_str(), &**module))
@@ -36,7 +44,7 @@ impl Sequential {
 
 impl Module for Sequential {
     fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
-        self.children.iter().try_fold(x.clone(), |x, (name, module)| ctx.call(name, &**module, &x))
+        self.forward_range(ctx, 0..self.children.len(), x)
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

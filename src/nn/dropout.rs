@@ -31,6 +31,10 @@ impl Module for Dropout {
         x.dropout(self.p, ctx.stream())
     }
 
+    fn draws(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> String {
         format!("Dropout {}", self.p)
     }

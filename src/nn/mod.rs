@@ -28,7 +28,7 @@ pub use linear::Linear;
 pub use norm::BatchNorm2d;
 pub use parameter::Parameter;
 pub use pool::{AvgPool2d, GlobalAvgPool2d, MaxPool2d};
-pub use state::{NamedArray, load_state_dict, named_buffers, named_parameters, state_dict};
+pub use state::{NamedArray, copy_state, load_state_dict, named_buffers, named_parameters, state_dict};
 pub(crate) use state::{misfits, write_arrays};
 
 use crate::backend::MaybeSendSync;
@@ -56,6 +56,11 @@ pub trait Module: MaybeSendSync {
     /// `path` is the module's own; names are made with [`join`]. A module that owns nothing need not write this.
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {
         let _ = (path, visitor);
+    }
+
+    /// Whether the layer itself draws random numbers in training: dropout.
+    fn draws(&self) -> bool {
+        false
     }
 
     /// The layer with its attributes in a few words, for tables.

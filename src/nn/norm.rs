@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 
 /// Normalises each channel of `[N, C, H, W]`, PyTorch's `BatchNorm2d` (Ioffe and Szegedy 2015, arXiv:1502.03167).
 ///
-/// In training it uses the batch's statistics and updates the running ones in place; in evaluation it uses the running ones.
+/// In training it uses the batch's statistics and updates the running ones in place; in evaluation, and when its weight is frozen, it uses the running ones.
 #[derive(Debug)]
 pub struct BatchNorm2d {
     weight: Parameter,
@@ -51,7 +51,7 @@ impl Module for BatchNorm2d {
     fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
         x.shape().nchw("batch_norm2d")?;
         let (weight, bias) = (self.weight.tensor(), self.bias.tensor());
-        if ctx.is_training() {
+        if ctx.is_training() && self.weight.is_trainable() {
             x.batch_norm(&weight, &bias, Some((&self.running_mean, &self.running_var)), self.momentum, self.eps)
         } else {
             x.batch_norm_eval(&weight, &bias, &self.running_mean, &self.running_var, self.eps)

@@ -142,7 +142,7 @@ impl Parameter {
 }
 
 /// Copies `source` into the memory of `target`, which has the same shape.
-fn copy_into(source: &Tensor, target: &Tensor) -> Result<()> {
+pub(super) fn copy_into(source: &Tensor, target: &Tensor) -> Result<()> {
     if !source.device().same(target.device()) {
         return Err(Error::Device(format!(
             "the values are on {}, the parameter on {}; move them with Tensor::to",

@@ -1,5 +1,6 @@
 //! The state of a module by name: what checkpoints hold.
 
+use super::parameter::copy_into;
 use super::{Module, Owned, Parameter};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -49,6 +50,18 @@ pub fn state_dict(module: &dyn Module) -> Vec<(String, Tensor)> {
         });
     });
     state
+}
+
+/// Copies all parameters and buffers of a module to another of the same network, on the device.
+///
+/// # Errors
+/// [`Error::Shape`] for another network; errors of the device.
+pub fn copy_state(from: &dyn Module, to: &dyn Module) -> Result<()> {
+    let (from, to) = (state_dict(from), state_dict(to));
+    if from.len() != to.len() {
+        return Err(Error::Shape(format!("a network of {} tensors cannot be copied to one of {}", from.len(), to.len())));
+    }
+    from.iter().zip(&to).try_for_each(|((_, from), (_, to))| copy_into(from, to))
 }
 
 /// Overwrites all parameters and buffers of a module. Names must match exactly; nothing is changed unless all fit.

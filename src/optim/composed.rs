@@ -368,6 +368,14 @@ impl Ema {
         Ok(Ema { decay, warmup, steps: 0, averages })
     }
 
+    /// Goes on with `averages` after `steps` steps, in their own memory.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless `decay` lies in `[0, 1]`.
+    pub fn resume(decay: f64, warmup: bool, averages: Vec<Tensor>, steps: u64) -> Result<Self> {
+        Ok(Ema { averages, steps, ..Ema::new(decay, warmup, &[])? })
+    }
+
     /// Takes in the weights after a step.
     ///
     /// # Errors

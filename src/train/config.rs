@@ -1,6 +1,7 @@
 //! The settings of a run: from a file, from `--set`, from flags; then completed from the data and saved with the run.
 
-use crate::data::{Dataset, Preprocessing};
+use crate::data::augment::{Augment, PRESETS};
+use crate::data::{Dataset, Preprocessing, Sidecar};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models;
@@ -8,88 +9,162 @@ use crate::optim::{OptimizerConfig, Schedule};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Augmentations by name.
-pub const AUGMENTATIONS: [&str; 3] = ["none", "light", "standard"];
-
 /// Precisions by name.
 pub const PRECISIONS: [&str; 2] = ["f32", "f16"];
 
-fn f32_precision() -> String {
-    PRECISIONS[0].into()
-}
+/// How classes of different sizes count, by name.
+pub const CLASS_WEIGHTS: [&str; 2] = ["none", "balanced"];
 
-/// Settings that a person may give; what is left out is chosen from the data.
+/// Settings that a person may give, as keys of a TOML file and as flags; what is left out is chosen from the data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Settings {
-    /// `digits`, or a folder.
+    /// `digits`; a folder with one folder of pictures a class (perhaps below train, val, test), also as a .tar; a .csv of path,label; a folder of IDX (MNIST's) or of CIFAR's binary files [default: digits]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "digits|DIR|FILE"))]
     pub data: Option<String>,
-    /// A name of [`models::NAMES`].
-    pub model: Option<String>,
-    /// Passes over the training part.
-    pub epochs: Option<u64>,
-    /// Stop after this many steps.
-    pub max_steps: Option<u64>,
-    /// Height and width that pictures are resized to.
+    /// Height and width that pictures are resized to [default: 64, or what the weights were trained at]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
     pub size: Option<usize>,
-    /// Samples a step.
+    /// The network; see `mappa summary` [default: cnn, or that of the weights]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", help = format!("One of {} [default: cnn, or that of the weights]", models::NAMES.join(", "))))]
+    pub model: Option<String>,
+    /// Weights to begin with: a safetensors file with its sidecar (a TOML file of the same stem), or a run. A last layer for other classes is replaced
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE|RUN"))]
+    pub weights: Option<String>,
+    /// Parameters that are not trained: `backbone` (all but the last layer), or a pattern such as `features.*`; may be given more than once
+    #[cfg_attr(feature = "cli", arg(long, value_name = "PATTERN"))]
+    pub freeze: Vec<String>,
+    /// Passes over the training data [default: by its size, 3 to 60; 5 with weights, 30 of the last layer alone]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
+    pub epochs: Option<u64>,
+    /// Stop after this many steps
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
+    pub max_steps: Option<u64>,
+    /// Samples a batch [default: 64, small sets 32]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
     pub batch_size: Option<usize>,
-    /// Base learning rate.
+    /// Batches a step, whose gradients are averaged [default: 1]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
+    pub accumulate: Option<usize>,
+    /// Learning rate, the largest of the schedule [default: 0.003, small sets 0.005, with weights 0.001, sgd 0.05]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
     pub lr: Option<f64>,
-    /// `sgd` (momentum 0.9), `adam`, `adamw`.
+    /// Factor of the learning rate for all layers but the last [default: 1, with weights 0.3]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub backbone_lr: Option<f64>,
+    /// The update rule: sgd (momentum 0.9), adam, adamw, rmsprop, adagrad, adadelta, adamax, nadam, radam, lion, lamb or lars [default: adamw]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
     pub optimizer: Option<String>,
-    /// `none`, `step`, `cosine`, `one-cycle`.
+    /// Momentum of sgd [default: 0.9]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub momentum: Option<f64>,
+    /// Weight decay of weights with two or more dimensions [default: the optimizer's own, adamw 0.01]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub weight_decay: Option<f64>,
+    /// How the learning rate changes: none, step, cosine, one-cycle, linear or polynomial [default: one-cycle]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
     pub schedule: Option<String>,
-    /// Largest norm of all gradients together; 0 does not clip.
+    /// Steps in which the learning rate grows linearly from a tenth, before the schedule [default: 0]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
+    pub warmup_steps: Option<u64>,
+    /// Largest norm of all gradients together; 0 does not clip [default: 0]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
     pub clip_grad_norm: Option<f64>,
-    /// Share of the target that is spread evenly over all classes, 0 to 1.
+    /// Share of the target that is spread evenly over all classes [default: 0, small sets 0.2, with weights 0.1]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
     pub label_smoothing: Option<f64>,
-    /// Share of the training part that choices are made on.
+    /// none, or balanced: samples of rare classes count more, so that all classes count the same [default: none]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
+    pub class_weights: Option<String>,
+    /// Factor of the sum of absolute weights in the loss [default: 0]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub l1: Option<f64>,
+    /// Decay of a moving average of the weights, which is what is measured and kept; 0 keeps none [default: 0]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub ema: Option<f64>,
+    /// Share of the training data that choices are made on; 0 keeps the last weights [default: 0.1]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
     pub val_fraction: Option<f64>,
-    /// `none`, `light`: a random shift of up to one pixel, or `standard`: of up to an eighth of the image, and every second one mirrored.
+    /// What chooses the weights that are kept: accuracy, loss, macro-f1 or recall:CLASS, of the validation part [default: accuracy]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "METRIC"))]
+    pub best_by: Option<String>,
+    /// Stop when so many epochs have not improved on the best; 0 never does [default: 0]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
+    pub patience: Option<u64>,
+    /// Random changes to training images: none, light (shifts by a pixel), standard (shifts by an eighth, mirrored or not) or strong (crops, turns, mirrored, colours, erased parts, cutmix) [default: light, pictures standard, frozen backbones none]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
     pub augment: Option<String>,
-    /// `f32`, or `f16`: activations in f16, weights and sums in f32.
+    /// Of --augment: shifts by up to so many pixels
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
+    pub shift: Option<usize>,
+    /// Of --augment: every second image mirrored left to right
+    #[cfg_attr(feature = "cli", arg(long, value_name = "true|false"))]
+    pub flip: Option<bool>,
+    /// Of --augment: turns by up to so many degrees
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub rotate: Option<f64>,
+    /// Of --augment: random parts of at least this share of the area, enlarged; 1 keeps all
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub crop: Option<f64>,
+    /// Of --augment: brightness, contrast and saturation times 1 - X to 1 + X
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub jitter: Option<f64>,
+    /// Of --augment: share of images with an erased rectangle
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub erase: Option<f64>,
+    /// Of --augment: images of a batch blended in pairs by weights from Beta(X, X)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub mixup: Option<f64>,
+    /// Of --augment: a rectangle from another image of the batch, its area from Beta(X, X)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub cutmix: Option<f64>,
+    /// f32, or f16: activations in 16 bits, weights and sums in 32, with dynamic loss scaling [default: f32]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "f32|f16"))]
     pub precision: Option<String>,
-    /// Seed of all random decisions.
+    /// Seed of all random decisions [default: 1]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
     pub seed: Option<u64>,
-    /// Steps between checkpoints; 0: one an epoch.
+    /// Steps between checkpoints [default: one an epoch]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
     pub checkpoint_every: Option<u64>,
 }
 
-/// What a run was made with: complete, as `config.toml` holds it.
+/// What a run was made with: complete, as `config.toml` holds it. Keys are those of [`Settings`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the fields are described at Settings")]
 pub struct Config {
-    /// `digits`, or a folder.
     pub data: String,
-    /// A name of [`models::NAMES`].
     pub model: String,
-    /// Passes over the training part.
+    /// Empty: none.
+    pub weights: String,
+    pub freeze: Vec<String>,
     pub epochs: u64,
-    /// Stop after this many steps; 0: no limit.
+    /// 0: no limit.
     pub max_steps: u64,
-    /// Samples a step.
     pub batch_size: usize,
-    /// Base learning rate.
+    pub accumulate: usize,
     pub lr: f64,
-    /// `sgd`, `adam`, `adamw`.
+    pub backbone_lr: f64,
     pub optimizer: String,
-    /// `none`, `step`, `cosine`, `one-cycle`.
+    pub momentum: f64,
+    pub weight_decay: f64,
     pub schedule: String,
-    /// Largest norm of all gradients together; 0 does not clip.
+    pub warmup_steps: u64,
     pub clip_grad_norm: f64,
-    /// Share of the target that is spread evenly over all classes.
     pub label_smoothing: f64,
-    /// Share of the training part that choices are made on.
+    pub class_weights: String,
+    pub l1: f64,
+    pub ema: f64,
     pub val_fraction: f64,
-    /// `none`, `light` or `standard`.
+    pub best_by: String,
+    /// 0: no early stop.
+    pub patience: u64,
     pub augment: String,
-    /// `f32` or `f16`.
-    #[serde(default = "f32_precision")]
     pub precision: String,
-    /// Seed of all random decisions.
     pub seed: u64,
-    /// Steps between checkpoints; 0: one an epoch.
+    /// 0: one an epoch.
     pub checkpoint_every: u64,
     /// Class names in the order of the outputs.
     pub classes: Vec<String>,
@@ -97,6 +172,63 @@ pub struct Config {
     pub input: [usize; 3],
     /// From pixels to inputs.
     pub preprocessing: Preprocessing,
+    /// What `augment` and the settings after it mean.
+    pub augmentation: Augment,
+}
+
+/// What chooses the best weights, and stops early.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BestBy {
+    /// The share of right answers.
+    Accuracy,
+    /// The mean cross-entropy, lower being better.
+    Loss,
+    /// The mean over the classes of F1.
+    MacroF1,
+    /// The share of a class that is found.
+    Recall(usize),
+}
+
+impl BestBy {
+    /// Of a name and the classes' names: `accuracy`, `loss`, `macro-f1`, `recall:CLASS`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another name or class.
+    pub fn parse(name: &str, classes: &[String]) -> Result<Self> {
+        match (name, name.strip_prefix("recall:")) {
+            ("accuracy", _) => Ok(BestBy::Accuracy),
+            ("loss", _) => Ok(BestBy::Loss),
+            ("macro-f1", _) => Ok(BestBy::MacroF1),
+            (_, Some(class)) => match classes.iter().position(|known| known == class) {
+                Some(class) => Ok(BestBy::Recall(class)),
+                None => Err(Error::Config(format!("--best-by {name}: there is no class {class:?}; classes are {}", classes.join(", ")))),
+            },
+            _ => Err(Error::Config(format!("--best-by {name}: use accuracy, loss, macro-f1 or recall:CLASS"))),
+        }
+    }
+
+    /// A figure that is higher for better scores.
+    pub fn score(&self, scores: &crate::metrics::Scores) -> f64 {
+        match *self {
+            BestBy::Accuracy => scores.accuracy,
+            BestBy::Loss => -scores.loss,
+            BestBy::MacroF1 => scores.f1.iter().sum::<f64>() / scores.f1.len().max(1) as f64,
+            BestBy::Recall(class) => scores.recall.get(class).copied().unwrap_or(0.0),
+        }
+    }
+}
+
+/// Settings of the learning rate and their like were chosen for these kinds of training.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// Up to 10,000 samples, from scratch.
+    Small,
+    /// More.
+    Large,
+    /// The last layer alone, on features of a trained network.
+    Head,
+    /// A trained network.
+    FineTune,
 }
 
 impl Settings {
@@ -129,101 +261,166 @@ impl Settings {
         let name = format!("--set {assignment}");
         let one = Self::parse(&format!("{key} = {value}"), &name)
             .or_else(|first| Self::parse(&format!("{key} = {}", toml::Value::from(value)), &name).map_err(|_| first))?;
-        self.overlay(one);
-        Ok(())
+        self.overlay(one)
     }
 
     /// Takes over everything that `over` gives.
-    pub fn overlay(&mut self, over: Settings) {
-        fn take<T>(slot: &mut Option<T>, value: Option<T>) {
-            if value.is_some() {
-                *slot = value;
-            }
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a number that TOML cannot hold.
+    pub fn overlay(&mut self, mut over: Settings) -> Result<()> {
+        if over.freeze.is_empty() {
+            over.freeze = std::mem::take(&mut self.freeze);
         }
-        take(&mut self.data, over.data);
-        take(&mut self.model, over.model);
-        take(&mut self.epochs, over.epochs);
-        take(&mut self.max_steps, over.max_steps);
-        take(&mut self.size, over.size);
-        take(&mut self.batch_size, over.batch_size);
-        take(&mut self.lr, over.lr);
-        take(&mut self.optimizer, over.optimizer);
-        take(&mut self.schedule, over.schedule);
-        take(&mut self.clip_grad_norm, over.clip_grad_norm);
-        take(&mut self.label_smoothing, over.label_smoothing);
-        take(&mut self.val_fraction, over.val_fraction);
-        take(&mut self.augment, over.augment);
-        take(&mut self.precision, over.precision);
-        take(&mut self.seed, over.seed);
-        take(&mut self.checkpoint_every, over.checkpoint_every);
+        let table = |settings: &Settings| {
+            toml::Table::try_from(settings).map_err(|e| Error::Config(format!("these settings cannot be merged: {e}")))
+        };
+        let mut merged = table(self)?;
+        merged.extend(table(&over)?);
+        *self = merged.try_into().map_err(|e| Error::Config(format!("these settings cannot be merged: {e}")))?;
+        Ok(())
     }
 
-    /// Completes the settings for a data set. Small sets get more epochs (about 80,000 samples are seen, in 3 to 60 epochs),
-    /// smaller batches, a higher learning rate and smoothed labels. Chosen on the digits' training part, one fifth of it (writers of their own) held back
-    /// at a time: without smoothing 96.9 % (mean of five folds and two seeds), with 0.1 97.7 %, 0.2 98.1 %, 0.3 97.9 %.
+    /// Completes the settings for a data set and the weights to begin with, if any. Small sets get more epochs (about 80,000 samples are seen, in 3 to 60
+    /// epochs), smaller batches, a higher learning rate and smoothed labels. Chosen on the digits' training part, one fifth of it (writers of their own)
+    /// held back at a time: without smoothing 96.9 % (mean of five folds and two seeds), with 0.1 97.7 %, 0.2 98.1 %, 0.3 97.9 %.
     ///
     /// # Errors
     /// [`Error::Config`] naming the flag that is out of range.
-    pub fn resolve(self, data: &Dataset) -> Result<Config> {
-        let bad = |flag: &str, got: &dyn std::fmt::Display, want: &str| Err(Error::Config(format!("--{flag} {got}: {want}")));
+    pub fn resolve(self, data: &Dataset, weights: Option<&Sidecar>) -> Result<Config> {
+        fn bad<T>(flag: &str, got: &dyn std::fmt::Display, want: &str) -> Result<T> {
+            Err(Error::Config(format!("--{flag} {got}: {want}")))
+        }
         let samples = data.train.len().max(1);
-        let small = samples < 10_000;
+        let frozen = self.freeze.iter().any(|pattern| pattern == BACKBONE);
+        let kind = match (weights.is_some(), frozen) {
+            (true, true) => Kind::Head,
+            (true, false) => Kind::FineTune,
+            (false, _) if samples < 10_000 => Kind::Small,
+            (false, _) => Kind::Large,
+        };
+        let small = kind == Kind::Small;
         let optimizer = self.optimizer.unwrap_or_else(|| "adamw".into());
+        let lr = self.lr.unwrap_or(match (optimizer.as_str(), kind) {
+            ("sgd", Kind::Small | Kind::Large) => 0.05,
+            ("sgd", _) => 0.01,
+            (_, Kind::Small) => 0.005,
+            (_, Kind::Large | Kind::Head) => 0.003,
+            (_, Kind::FineTune) => 0.001,
+        });
+        let defaults = OptimizerConfig::named(&optimizer, lr)?;
+        // Digits mirrored are no digits; photos are photos. Features of a frozen network are computed once, for images as they are.
+        let augment = self.augment.unwrap_or_else(|| {
+            let name = if kind == Kind::Head {
+                "none"
+            } else if data.channels == 3 {
+                "standard"
+            } else {
+                "light"
+            };
+            name.into()
+        });
+        let Some(preset) = Augment::preset(&augment, [data.height, data.width]) else {
+            return bad("augment", &augment, &format!("use one of {}", PRESETS.join(", ")));
+        };
+        let augmentation = Augment {
+            shift: self.shift.unwrap_or(preset.shift),
+            flip: self.flip.unwrap_or(preset.flip),
+            rotate: self.rotate.unwrap_or(preset.rotate),
+            crop: self.crop.unwrap_or(preset.crop),
+            jitter: self.jitter.unwrap_or(preset.jitter),
+            erase: self.erase.unwrap_or(preset.erase),
+            mixup: self.mixup.unwrap_or(preset.mixup),
+            cutmix: self.cutmix.unwrap_or(preset.cutmix),
+        };
+        let by_weights = |model: &Sidecar| model.model.clone();
         let config = Config {
-            data: data.name.clone(),
-            model: self.model.unwrap_or_else(|| models::NAMES[0].into()),
-            epochs: self.epochs.unwrap_or_else(|| 80_000_usize.div_ceil(samples).clamp(3, 60) as u64),
-            max_steps: self.max_steps.unwrap_or(0),
-            batch_size: self.batch_size.unwrap_or(if small { 32 } else { 64 }),
-            lr: self.lr.unwrap_or(match (optimizer.as_str(), small) {
-                ("sgd", _) => 0.05,
-                (_, true) => 0.005,
-                (_, false) => 0.003,
+            data: self.data.unwrap_or_else(|| data.name.clone()),
+            model: self.model.or(weights.map(by_weights)).unwrap_or_else(|| models::NAMES[0].into()),
+            weights: self.weights.unwrap_or_default(),
+            freeze: self.freeze,
+            epochs: self.epochs.unwrap_or(match kind {
+                Kind::Head => 30,
+                Kind::FineTune => 5,
+                Kind::Small | Kind::Large => 80_000_usize.div_ceil(samples).clamp(3, 60) as u64,
             }),
+            max_steps: self.max_steps.unwrap_or(0),
+            batch_size: self.batch_size.unwrap_or(if small || kind == Kind::FineTune { 32 } else { 64 }),
+            accumulate: self.accumulate.unwrap_or(1),
+            lr,
+            backbone_lr: self.backbone_lr.unwrap_or(if kind == Kind::FineTune { 0.3 } else { 1.0 }),
+            momentum: self.momentum.unwrap_or(0.9),
+            weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay()),
             optimizer,
             schedule: self.schedule.unwrap_or_else(|| "one-cycle".into()),
+            warmup_steps: self.warmup_steps.unwrap_or(0),
             clip_grad_norm: self.clip_grad_norm.unwrap_or(0.0),
-            label_smoothing: self.label_smoothing.unwrap_or(if small { 0.2 } else { 0.0 }),
+            label_smoothing: self.label_smoothing.unwrap_or(match kind {
+                Kind::Small => 0.2,
+                Kind::Large => 0.0,
+                Kind::Head | Kind::FineTune => 0.1,
+            }),
+            class_weights: self.class_weights.unwrap_or_else(|| CLASS_WEIGHTS[0].into()),
+            l1: self.l1.unwrap_or(0.0),
+            ema: self.ema.unwrap_or(0.0),
             val_fraction: self.val_fraction.unwrap_or(0.1),
-            // Digits mirrored are no digits; photos are photos.
-            augment: self.augment.unwrap_or_else(|| if data.channels == 3 { "standard" } else { "light" }.into()),
-            precision: self.precision.unwrap_or_else(f32_precision),
+            best_by: self.best_by.unwrap_or_else(|| "accuracy".into()),
+            patience: self.patience.unwrap_or(0),
+            augment,
+            precision: self.precision.unwrap_or_else(|| PRECISIONS[0].into()),
             seed: self.seed.unwrap_or(1),
             checkpoint_every: self.checkpoint_every.unwrap_or(0),
             classes: data.classes.clone(),
             input: [data.channels, data.height, data.width],
             preprocessing: data.preprocessing.clone(),
+            augmentation,
         };
-        let config = Config { data: self.data.unwrap_or(config.data), ..config };
-        if config.batch_size == 0 {
-            return bad("batch-size", &config.batch_size, "give at least 1");
-        }
-        if config.epochs == 0 {
-            return bad("epochs", &config.epochs, "give at least 1");
+        for (flag, value) in [("batch-size", config.batch_size), ("epochs", config.epochs as usize), ("accumulate", config.accumulate)] {
+            if value == 0 {
+                return bad(flag, &value, "give at least 1");
+            }
         }
         if !(config.lr.is_finite() && config.lr > 0.0) {
             return bad("lr", &config.lr, "give a finite number above 0");
         }
-        if !(config.clip_grad_norm.is_finite() && config.clip_grad_norm >= 0.0) {
-            return bad("set clip-grad-norm", &config.clip_grad_norm, "give a number of at least 0");
+        for (flag, value) in [
+            ("clip-grad-norm", config.clip_grad_norm),
+            ("backbone-lr", config.backbone_lr),
+            ("weight-decay", config.weight_decay),
+            ("l1", config.l1),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return bad(flag, &value, "give a number of at least 0");
+            }
         }
-        if !(0.0..1.0).contains(&config.label_smoothing) {
-            return bad("set label-smoothing", &config.label_smoothing, "give a number of at least 0 and below 1");
+        for (flag, value) in [("label-smoothing", config.label_smoothing), ("ema", config.ema), ("momentum", config.momentum)] {
+            if !(0.0..1.0).contains(&value) {
+                return bad(flag, &value, "give a number of at least 0 and below 1");
+            }
         }
-        if !AUGMENTATIONS.contains(&config.augment.as_str()) {
-            return bad("augment", &config.augment, &format!("use one of {}", AUGMENTATIONS.join(", ")));
+        for (flag, name, known) in [("precision", &config.precision, PRECISIONS), ("class-weights", &config.class_weights, CLASS_WEIGHTS)] {
+            if !known.contains(&name.as_str()) {
+                return bad(flag, name, &format!("use one of {}", known.join(", ")));
+            }
         }
-        if !PRECISIONS.contains(&config.precision.as_str()) {
-            return bad("precision", &config.precision, &format!("use one of {}", PRECISIONS.join(", ")));
+        if self.momentum.is_some() && config.optimizer != "sgd" {
+            return bad("momentum", &config.momentum, &format!("is sgd's, not {}'s", config.optimizer));
         }
-        let optimizer = OptimizerConfig::named(&config.optimizer, config.lr)?;
-        if config.half() && matches!(optimizer, OptimizerConfig::Composed { .. }) {
+        config.augmentation.check([data.height, data.width])?;
+        if config.half() && matches!(config.optimizer()?, OptimizerConfig::Composed { .. }) {
             return bad("precision", &config.precision, &format!("works with sgd, adam and adamw, not with {}", config.optimizer));
         }
-        config.schedule.parse::<Schedule>()?;
+        config.schedule()?;
+        config.best_by()?;
+        if (config.patience > 0 || config.best_by != "accuracy") && config.val_fraction == 0.0 && data.val.is_none() {
+            return bad("val-fraction", &0, "--patience and --best-by need a validation part");
+        }
         Ok(config)
     }
 }
+
+/// What `freeze` calls all layers but the last.
+pub const BACKBONE: &str = "backbone";
 
 impl Config {
     /// Reads the `config.toml` of a run.
@@ -250,6 +447,34 @@ impl Config {
         self.precision == "f16"
     }
 
+    /// The optimiser with its settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown name.
+    pub fn optimizer(&self) -> Result<OptimizerConfig> {
+        let mut config = OptimizerConfig::named(&self.optimizer, self.lr)?;
+        if let OptimizerConfig::Sgd { momentum, .. } = &mut config {
+            *momentum = self.momentum;
+        }
+        Ok(config)
+    }
+
+    /// The schedule with its warm-up.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown name.
+    pub fn schedule(&self) -> Result<Schedule> {
+        Ok(Schedule { warmup_steps: self.warmup_steps, ..self.schedule.parse()? })
+    }
+
+    /// What chooses the weights that are kept.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown metric or class.
+    pub fn best_by(&self) -> Result<BestBy> {
+        BestBy::parse(&self.best_by, &self.classes)
+    }
+
     /// Whether `device` can do what the configuration asks for.
     ///
     /// # Errors
@@ -259,20 +484,6 @@ impl Config {
             return Err(Error::Config(format!("--precision f16: {} has no 16-bit floats; use --precision f32", device.name())));
         }
         Ok(())
-    }
-
-    /// Largest random shift in pixels.
-    pub fn shift(&self) -> usize {
-        match self.augment.as_str() {
-            "light" => 1,
-            "standard" => self.input[1].min(self.input[2]) / 8,
-            _ => 0,
-        }
-    }
-
-    /// Whether samples are mirrored at random.
-    pub fn flip(&self) -> bool {
-        self.augment == "standard"
     }
 }
 
@@ -294,7 +505,7 @@ mod tests {
     #[test]
     fn a_resolved_configuration_survives_its_file() {
         let data = crate::data::digits().unwrap();
-        let config = Settings { lr: Some(0.1 + 0.2), ..Default::default() }.resolve(&data).unwrap();
+        let config = Settings { lr: Some(0.1 + 0.2), ..Default::default() }.resolve(&data, None).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.toml"), config.to_toml().unwrap()).unwrap();
         assert_eq!(Config::read(folder.path()).unwrap(), config);
@@ -306,10 +517,42 @@ mod tests {
             ("augment", "augment=wild"),
             ("optimizer", "optimizer=sgdd"),
             ("precision", "precision=f8"),
+            ("accumulate", "accumulate=0"),
+            ("ema", "ema=1.0"),
+            ("l1", "l1=-1.0"),
+            ("momentum", "momentum=0.5"),
+            ("class-weights", "class-weights=even"),
+            ("best-by recall:cat", "best-by=recall:cat"),
+            ("rotate", "rotate=400.0"),
         ] {
             let mut s = Settings::default();
             s.set(bad).unwrap();
-            assert!(s.resolve(&data).unwrap_err().to_string().contains(flag), "{bad}");
+            assert!(s.resolve(&data, None).unwrap_err().to_string().contains(flag), "{bad}");
         }
+    }
+
+    #[test]
+    fn single_augmentations_change_the_preset() {
+        let data = crate::data::digits().unwrap();
+        let mut s = Settings::parse("augment = \"light\"\nfreeze = [\"a\"]", "a.toml").unwrap();
+        s.set("rotate=5.0").unwrap();
+        s.set("shift=0").unwrap();
+        assert_eq!(s.freeze, ["a"]);
+        s.set("freeze=[\"b\", \"c\"]").unwrap();
+        assert_eq!(s.freeze, ["b", "c"]);
+        let own = s.resolve(&data, None).unwrap().augmentation;
+        assert_eq!(own, Augment { rotate: 5.0, ..Augment::default() });
+    }
+
+    #[test]
+    fn scores_are_chosen_by_name() {
+        let classes = ["cat".to_owned(), "dog".to_owned()];
+        let mut p = crate::metrics::Predictions::new(2);
+        p.add(&[2.0, 0.0, 0.0, 1.0, 1.0, 0.0], &[0, 1, 1]);
+        let scores = p.scores();
+        let score = |name: &str| BestBy::parse(name, &classes).unwrap().score(&scores);
+        assert_eq!((score("accuracy"), score("recall:dog"), score("loss")), (2.0 / 3.0, 0.5, -scores.loss));
+        assert!((score("macro-f1") - 2.0 / 3.0).abs() < 1e-12);
+        assert!(BestBy::parse("recall:cow", &classes).unwrap_err().to_string().contains("cat, dog"));
     }
 }

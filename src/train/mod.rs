@@ -1,13 +1,17 @@
 //! The training loop: batches in, checkpoints and events out.
 
+mod classifier;
 mod config;
+mod frozen;
 mod run;
 
-pub use config::{AUGMENTATIONS, Config, PRECISIONS, Settings};
+pub use classifier::{Classifier, Trained};
+pub use config::{BACKBONE, BestBy, CLASS_WEIGHTS, Config, PRECISIONS, Settings};
 pub use run::{Best, Run, State};
 
 use crate::autodiff::no_grad;
-use crate::data::{Dataset, Loader, LoaderOptions, Part};
+use crate::data::augment::Mix;
+use crate::data::{Batch, Dataset, Loader, LoaderOptions, Part};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -15,10 +19,11 @@ use crate::io::safetensors;
 use crate::metrics::{Predictions, Scores};
 use crate::models;
 use crate::nn::{self, Context, Module, Sequential};
-use crate::op::CrossEntropyOptions;
-use crate::optim::{LossScaling, Optimizer, OptimizerConfig, ParamGroup, Schedule};
+use crate::op::{CrossEntropyOptions, Unary};
+use crate::optim::{Ema, LossScaling, Optimizer, ParamGroup, Schedule};
 use crate::tensor::Tensor;
 use crate::tensor::ops::Reduction;
+use frozen::{Tail, freeze};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -68,6 +73,8 @@ pub struct Options<'a> {
     pub interrupt: Arc<AtomicBool>,
     /// Told of everything that happens.
     pub on_event: &'a mut dyn FnMut(&Event),
+    /// Told in a line what is done besides, such as computing the features of frozen layers.
+    pub on_note: &'a mut dyn FnMut(&str),
 }
 
 /// A trained run.
@@ -104,6 +111,7 @@ pub fn evaluate(
     let _guard = no_grad();
     let mut predictions = Predictions::new(data.classes.len());
     for batch in Loader::new(data, part, LoaderOptions { batch_size, workers, ..Default::default() })? {
+        let batch = batch?;
         let x = Tensor::from_slice(device, &[batch.len(), data.channels, data.height, data.width], &batch.images)?;
         let logits = module.forward(&mut Context::eval(), &x)?;
         predictions.add(&logits.to_vec_blocking::<f32>()?, &batch.targets);
@@ -113,31 +121,60 @@ pub fn evaluate(
 
 /// Trains `run` from where it stands to its end.
 ///
+/// Layers that `freeze` names neither change nor cost a backward pass. When the first ones are frozen and images are not changed at random, what these
+/// layers make of each image is computed once, and training goes on from there.
+///
 /// # Errors
 /// [`Error::Interrupted`] after saving when asked to stop; errors of device, data and disk, with the last checkpoint kept.
 pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) -> Result<Outcome> {
     let device = options.device;
     config.check_device(device)?;
-    let module = models::build(&config.model, config.input, config.classes.len(), device, config.seed)?;
-    let groups = ParamGroup::split_decay(nn::named_parameters(&module));
-    let mut optimizer = Optimizer::new(OptimizerConfig::named(&config.optimizer, config.lr)?, groups)?;
+    let build = || models::build(&config.model, config.input, config.classes.len(), device, config.seed);
+    let module = build()?;
+    if !config.weights.is_empty() && !run.has_checkpoint() {
+        let trained = Trained::find(config.weights.as_ref())?;
+        let file = trained.map_or_else(|| config.weights.clone().into(), |trained| trained.weights);
+        let new_head = models::transfer(&module, &file)?;
+        let head = if new_head { format!("{}, is new: {} classes", models::head(&module), config.classes.len()) } else { "too".into() };
+        (options.on_note)(&format!("weights {}; the last layer{}{head}", file.display(), if new_head { ", " } else { " " }));
+    }
+    freeze(&module, &config.freeze)?;
+    let mut optimizer = Optimizer::new(config.optimizer()?, groups(&module, config))?;
     if config.half() {
         optimizer = optimizer.with_loss_scaling(LossScaling::default())?;
     }
-    let schedule: Schedule = config.schedule.parse()?;
-    let state = run.restore(&module, &mut optimizer)?;
+    let average = if config.ema > 0.0 { Some(build()?) } else { None };
+    if let Some(average) = &average {
+        nn::copy_state(&module, average)?;
+    }
+    let state = run.restore(&module, &mut optimizer, average.as_ref().map(|m| m as &dyn Module))?;
+    let average = match average {
+        Some(module) => {
+            let averages = nn::state_dict(&module).into_iter().map(|(_, tensor)| tensor).collect();
+            Some((Ema::resume(config.ema, true, averages, state.step)?, module))
+        }
+        None => None,
+    };
+    let (start, features) = frozen::features(&module, config, data, options)?;
+    let data = features.as_ref().map_or(data, |(features, _)| features);
     let batches = data.train.len().div_ceil(config.batch_size) as u64;
-    let mut total = batches * config.epochs;
+    let mut total = batches.div_ceil(config.accumulate as u64) * config.epochs;
     if config.max_steps > 0 {
         total = total.min(config.max_steps);
     }
+    let weight = class_weights(config, &data.train, device)?;
     let trainer = Trainer {
         run,
         config,
         data,
+        start,
+        shape: features.as_ref().map_or_else(|| config.input.to_vec(), |(_, shape)| shape.clone()),
         module,
+        average,
         optimizer,
-        schedule,
+        schedule: config.schedule()?,
+        weight,
+        best_by: config.best_by()?,
         state,
         total,
         pending: Vec::new(),
@@ -147,6 +184,35 @@ pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) 
         images: 0,
     };
     trainer.run(options)
+}
+
+/// The trainable parameters in groups: the last layer's and the others', with and without weight decay.
+fn groups(module: &Sequential, config: &Config) -> Vec<ParamGroup> {
+    let head = format!("{}.", models::head(module));
+    let (last, others): (Vec<_>, Vec<_>) = nn::named_parameters(module).into_iter().partition(|(name, _)| name.starts_with(&head));
+    // One group where one will do: a group costs a dispatch a step.
+    let parts =
+        if config.backbone_lr == 1.0 { vec![(1.0, [others, last].concat())] } else { vec![(config.backbone_lr, others), (1.0, last)] };
+    let groups = parts.into_iter().flat_map(|(lr_factor, parameters)| {
+        ParamGroup::split_decay(parameters).into_iter().map(move |group| {
+            let weight_decay = Some(group.weight_decay.unwrap_or(config.weight_decay));
+            ParamGroup { lr_factor, weight_decay, ..group }
+        })
+    });
+    groups.collect()
+}
+
+/// The weight of each class, n / (classes of it), or none where all weigh the same.
+fn class_weights(config: &Config, part: &Part, device: &Device) -> Result<Option<Tensor>> {
+    if config.class_weights == CLASS_WEIGHTS[0] {
+        return Ok(None);
+    }
+    let mut counts = vec![0usize; config.classes.len()];
+    part.labels.iter().for_each(|&label| counts[label as usize] += 1);
+    let present = counts.iter().filter(|&&count| count > 0).count();
+    let weights: Vec<f32> =
+        counts.iter().map(|&count| if count == 0 { 0.0 } else { part.len() as f32 / (present * count) as f32 }).collect();
+    Tensor::from_slice(device, &[weights.len()], &weights).map(Some)
 }
 
 /// Says in which part of a step an operation's result was not finite. In the forward pass the layer's path says it.
@@ -161,9 +227,18 @@ struct Trainer<'a> {
     run: &'a Run,
     config: &'a Config,
     data: &'a Dataset,
+    /// The first child that images go through; those before it have made the features.
+    start: usize,
+    /// A sample's, that the child `start` takes.
+    shape: Vec<usize>,
     module: Sequential,
+    /// The moving average of the weights, in the tensors of a second network.
+    average: Option<(Ema, Sequential)>,
     optimizer: Optimizer,
     schedule: Schedule,
+    /// Of the classes, `[classes]`.
+    weight: Option<Tensor>,
+    best_by: BestBy,
     state: State,
     /// Steps of the whole run, which the schedule is stretched over.
     total: u64,
@@ -199,8 +274,7 @@ impl Trainer<'_> {
             LoaderOptions {
                 batch_size: config.batch_size,
                 shuffle: true,
-                shift: config.shift(),
-                flip: config.flip(),
+                augment: config.augmentation,
                 seed: config.seed,
                 epoch,
                 workers: options.workers,
@@ -209,7 +283,10 @@ impl Trainer<'_> {
         )?;
         loop {
             let asked = Instant::now();
-            let Some(batch) = loader.next() else { break };
+            let batches = loader.by_ref().take(config.accumulate).collect::<Result<Vec<Batch>>>()?;
+            if batches.is_empty() {
+                break;
+            }
             self.waited += asked.elapsed();
             if options.interrupt.load(Ordering::Relaxed) {
                 self.save(options)?;
@@ -219,12 +296,10 @@ impl Trainer<'_> {
                     self.run.path().display()
                 )));
             }
-            let x = Tensor::from_slice(options.device, &[batch.len(), data.channels, data.height, data.width], &batch.images)?;
-            let target = Tensor::from_slice(options.device, &[batch.len()], &batch.targets)?;
-            let loss = self.step(&x, &target).map_err(|error| self.keep_evidence(error, &x, &target))?;
+            let loss = self.step(&batches, options.device)?;
             self.state.step += 1;
-            self.state.batch += 1;
-            self.images += batch.len() as u64;
+            self.state.batch += batches.len() as u64;
+            self.images += batches.iter().map(Batch::len).sum::<usize>() as u64;
             self.pending.push((self.state.step, epoch, loss.detach().reshape(&[1])?));
             if self.pending.len() >= LOSSES_IN_FLIGHT {
                 self.drain(options)?;
@@ -237,11 +312,9 @@ impl Trainer<'_> {
             }
         }
         self.drain(options)?;
-        let train_loss = self.state.epoch_loss / self.state.batch.max(1) as f64;
-        let scores = match &data.val {
-            Some(part) => Some(evaluate(&self.module, data, part, options.device, config.batch_size, options.workers)?),
-            None => None,
-        };
+        let steps = self.state.batch.div_ceil(config.accumulate as u64);
+        let train_loss = self.state.epoch_loss / steps.max(1) as f64;
+        let scores = self.score(&data.val, options)?;
         self.keep_best(scores.as_ref(), epoch + 1)?;
         let event = Event {
             train_loss: Some(train_loss),
@@ -251,31 +324,92 @@ impl Trainer<'_> {
         };
         self.emit(event, options);
         self.state = State { epoch: epoch + 1, batch: 0, epoch_loss: 0.0, ..self.state.clone() };
+        let since = self.state.best.map_or(0, |best| epoch + 1 - best.highest_epoch);
+        if config.patience > 0 && since >= config.patience && self.state.step < self.total {
+            (options.on_note)(&format!("stopped early: {since} epochs have not improved on the best {}", config.best_by));
+            self.state.finished = true;
+            self.save(options)?;
+            return Ok(train_loss);
+        }
         if config.checkpoint_every == 0 || self.state.step >= self.total {
             self.save(options)?;
         }
         Ok(train_loss)
     }
 
-    /// One step; returns its loss.
-    fn step(&mut self, x: &Tensor, target: &Tensor) -> Result<Tensor> {
+    /// One step, of one or more batches; returns its loss.
+    fn step(&mut self, batches: &[Batch], device: &Device) -> Result<Tensor> {
         let config = self.config;
         self.optimizer.zero_grad();
-        let mut context = Context::train(config.seed, self.state.step);
-        // What the layers make of it has the type of the input; weights, statistics and the loss are f32.
-        let x = if config.half() { x.cast(DType::F16)? } else { x.clone() };
-        let logits = self.module.forward(&mut context, &x)?.cast(DType::F32)?;
-        let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
-        let loss = logits.cross_entropy(target, None, smoothed, Reduction::None)?.mean(None, false)?;
-        self.optimizer.scale_loss(&loss)?.backward().map_err(|error| during("the backward pass", error))?;
+        let mut total: Option<Tensor> = None;
+        for (i, batch) in batches.iter().enumerate() {
+            let shape = [&[batch.len()], &self.shape[..]].concat();
+            let x = Tensor::from_slice(device, &shape, &batch.images)?;
+            let target = Tensor::from_slice(device, &[batch.len()], &batch.targets)?;
+            let loss = self.backward(i as u64, batches.len(), &x, &target, batch.mix.as_ref());
+            let loss = loss.map_err(|error| self.keep_evidence(error, &x, &target))?.detach();
+            total = Some(total.map_or(Ok(loss.clone()), |sum| sum.add(&loss))?);
+        }
         let mut update = || -> Result<()> {
             if config.clip_grad_norm > 0.0 {
                 self.optimizer.clip_grad_norm(config.clip_grad_norm)?;
             }
             self.optimizer.step(self.schedule.lr(config.lr, self.state.step, self.total))
         };
-        update().map_err(|error| during("the optimiser's step", error))?;
+        let updated = update().map_err(|error| during("the optimiser's step", error));
+        if let (Err(error), Some(batch)) = (&updated, batches.last()) {
+            let x = Tensor::from_slice(device, &[&[batch.len()], &self.shape[..]].concat(), &batch.images)?;
+            let target = Tensor::from_slice(device, &[batch.len()], &batch.targets)?;
+            return Err(self.keep_evidence(error.clone(), &x, &target));
+        }
+        if let Some((average, _)) = &mut self.average {
+            let weights: Vec<Tensor> = nn::state_dict(&self.module).into_iter().map(|(_, tensor)| tensor).collect();
+            average.update(&weights)?;
+        }
+        total.ok_or_else(|| Error::Config("a step of no batches".into()))
+    }
+
+    /// The gradients of a batch, one of `batches` of the step; returns its share of the step's loss.
+    fn backward(&mut self, micro_step: u64, batches: usize, x: &Tensor, target: &Tensor, mix: Option<&Mix>) -> Result<Tensor> {
+        let config = self.config;
+        let mut context = Context::train(config.seed, self.state.step).micro_step(micro_step);
+        // What the layers make of it has the type of the input; weights, statistics and the loss are f32.
+        let x = if config.half() { x.cast(DType::F16)? } else { x.clone() };
+        let tail = Tail { module: &self.module, start: self.start, shape: &self.shape };
+        let logits = tail.forward(&mut context, &x)?.cast(DType::F32)?;
+        let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
+        let entropy = |target: &Tensor| match &self.weight {
+            Some(weight) => logits.cross_entropy(target, Some(weight), smoothed, Reduction::Mean),
+            None => logits.cross_entropy(target, None, smoothed, Reduction::None)?.mean(None, false),
+        };
+        let mut loss = entropy(target)?;
+        if let Some(mix) = mix {
+            let other = entropy(&Tensor::from_slice(x.device(), &[mix.targets.len()], &mix.targets)?)?;
+            loss = loss.affine(mix.share as f64, 0.0)?.add(&other.affine(1.0 - mix.share as f64, 0.0)?)?;
+        }
+        if config.l1 > 0.0 {
+            for (_, parameter) in nn::named_parameters(&self.module) {
+                if parameter.is_trainable() && parameter.shape().iter().count() >= 2 {
+                    loss = loss.add(&parameter.tensor().unary(Unary::Abs)?.sum(None, false)?.affine(config.l1, 0.0)?)?;
+                }
+            }
+        }
+        if batches > 1 {
+            loss = loss.affine(1.0 / batches as f64, 0.0)?;
+        }
+        self.optimizer.scale_loss(&loss)?.backward().map_err(|error| during("the backward pass", error))?;
         Ok(loss)
+    }
+
+    /// What is measured and kept: the average, where there is one.
+    fn kept(&self) -> &Sequential {
+        self.average.as_ref().map_or(&self.module, |(_, average)| average)
+    }
+
+    fn score(&self, part: &Option<Arc<Part>>, options: &Options) -> Result<Option<Scores>> {
+        let tail = Tail { module: self.kept(), start: self.start, shape: &self.shape };
+        let Some(part) = part else { return Ok(None) };
+        evaluate(&tail, self.data, part, options.device, self.config.batch_size, options.workers).map(Some)
     }
 
     /// Saves what reproduces an operation whose result is not finite: the batch, and the weights before the step (in the optimiser's step its
@@ -302,16 +436,18 @@ impl Trainer<'_> {
     /// A difference of one image is a tie, and a tie goes to the later epoch, whose learning rate is lower: small validation parts are soon at
     /// 100 %, and tell a good epoch from a lucky one no better than that.
     fn keep_best(&mut self, scores: Option<&Scores>, epoch: u64) -> Result<()> {
-        let one_image = self.data.val.as_ref().map_or(0.0, |part| 1.0 / part.len().max(1) as f64);
+        let images = self.data.val.as_ref().map_or(1, |part| part.len().max(1)) as f64;
+        // Half an image more, so that rounding does not decide. Other figures than the accuracy hardly ever tie.
+        let tie = if self.best_by == BestBy::Accuracy { 1.5 / images } else { 0.0 };
         let (accuracy, loss) = scores.map_or((0.0, 0.0), |s| (s.accuracy, s.loss));
-        let highest = self.state.best.map_or(accuracy, |b| b.highest.max(accuracy));
-        // Half an image more, so that rounding does not decide.
-        let kept = accuracy >= highest - 1.5 * one_image;
+        let score = scores.map_or(0.0, |s| self.best_by.score(s));
+        let last = self.state.best;
+        let (highest, highest_epoch) = last.filter(|b| b.highest >= score).map_or((score, epoch), |b| (b.highest, b.highest_epoch));
         match &mut self.state.best {
-            Some(best) if !kept => best.highest = highest,
+            Some(best) if score < highest - tie => (best.highest, best.highest_epoch) = (highest, highest_epoch),
             best => {
-                safetensors::save(self.run.weights(), &nn::state_dict(&self.module), None)?;
-                *best = Some(Best { accuracy, loss, epoch, highest });
+                *best = Some(Best { accuracy, loss, epoch, highest, highest_epoch });
+                safetensors::save(self.run.weights(), &nn::state_dict(self.kept()), None)?;
             }
         }
         Ok(())
@@ -365,18 +501,14 @@ impl Trainer<'_> {
         self.drain(options)?;
         // The log first: a checkpoint never knows of a step that the log does not.
         self.run.log(&std::mem::take(&mut self.lines))?;
-        self.run.checkpoint(&self.module, &self.optimizer, &self.state)
+        let average = self.average.as_ref().map(|(_, average)| average as &dyn Module);
+        self.run.checkpoint(&self.module, &self.optimizer, average, &self.state)
     }
 
     fn finish(mut self, train_loss: f64, options: &mut Options) -> Result<Outcome> {
-        let (config, data) = (self.config, self.data);
         let seconds = self.started.elapsed().as_secs_f64();
-        safetensors::load_into(&self.module, self.run.weights())?;
-        let score = |part: &Option<Arc<Part>>| match part {
-            Some(part) => evaluate(&self.module, data, part, options.device, config.batch_size, options.workers).map(Some),
-            None => Ok(None),
-        };
-        let (val, test) = (score(&data.val)?, score(&data.test)?);
+        safetensors::load_into(self.kept(), self.run.weights())?;
+        let (val, test) = (self.score(&self.data.val, options)?, self.score(&self.data.test, options)?);
         let event = Event {
             train_loss: Some(train_loss),
             val_loss: val.as_ref().map(|s| s.loss),

@@ -37,8 +37,10 @@ pub struct Best {
     pub loss: f64,
     /// Their epoch, from 1.
     pub epoch: u64,
-    /// The highest validation accuracy so far, which may be one image above.
+    /// The highest score so far by what chooses, which may be one image above.
     pub highest: f64,
+    /// Its epoch, from 1.
+    pub highest_epoch: u64,
 }
 
 /// A run's folder.
@@ -153,11 +155,11 @@ impl Run {
         atomic::write(&path, kept.as_bytes())
     }
 
-    /// Writes a checkpoint: the folder is completed under a temporary name, synced, renamed, and only then named in `last`.
+    /// Writes a checkpoint, with the moving average of the weights where there is one: the folder is completed under a temporary name, synced, renamed, and only then named in `last`.
     ///
     /// # Errors
     /// [`Error::Io`]; earlier checkpoints are untouched.
-    pub fn checkpoint(&self, module: &dyn Module, optimizer: &Optimizer, state: &State) -> Result<()> {
+    pub fn checkpoint(&self, module: &dyn Module, optimizer: &Optimizer, average: Option<&dyn Module>, state: &State) -> Result<()> {
         let folder = self.path.join("checkpoints");
         let name = format!("{:08}", state.step);
         let (temporary, target) = (folder.join(format!("{name}.tmp")), folder.join(&name));
@@ -166,6 +168,9 @@ impl Run {
             fs::create_dir_all(&temporary).map_err(|e| Error::io(&temporary, e))?;
             safetensors::save(temporary.join("model.safetensors"), &nn::state_dict(module), None)?;
             safetensors::save(temporary.join("optimizer.safetensors"), &optimizer.state(), None)?;
+            if let Some(average) = average {
+                safetensors::save(temporary.join("ema.safetensors"), &nn::state_dict(average), None)?;
+            }
             let text = serde_json::to_string_pretty(state).map_err(|e| Error::Config(e.to_string()))?;
             atomic::write(temporary.join("state.json"), text.as_bytes())?;
             if target.exists() {
@@ -187,11 +192,16 @@ impl Run {
         Ok(())
     }
 
-    /// Restores the last checkpoint into `module` and `optimizer`; the beginning, where there is none yet.
+    /// Whether there is a checkpoint to go on from.
+    pub fn has_checkpoint(&self) -> bool {
+        self.path.join("checkpoints/last").exists()
+    }
+
+    /// Restores the last checkpoint into `module`, `optimizer` and the moving average; the beginning, where there is none yet.
     ///
     /// # Errors
     /// [`Error::Data`] for a corrupt checkpoint; nothing is then trained on.
-    pub fn restore(&self, module: &dyn Module, optimizer: &mut Optimizer) -> Result<State> {
+    pub fn restore(&self, module: &dyn Module, optimizer: &mut Optimizer, average: Option<&dyn Module>) -> Result<State> {
         let folder = self.path.join("checkpoints");
         let last = folder.join("last");
         let state = if last.exists() {
@@ -202,6 +212,9 @@ impl Run {
                 .map_err(|e| Error::data(&path, format!("the checkpoint named in {} cannot be read: {e}", last.display())))?;
             let state: State = serde_json::from_str(&text).map_err(|e| Error::data(&path, format!("this checkpoint is corrupt: {e}")))?;
             safetensors::load_into(module, at.join("model.safetensors"))?;
+            if let Some(average) = average {
+                safetensors::load_into(average, at.join("ema.safetensors"))?;
+            }
             optimizer.load_state(state.step, &safetensors::load(at.join("optimizer.safetensors"))?)?;
             state
         } else {

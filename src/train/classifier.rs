@@ -1,0 +1,141 @@
+//! A trained network with all that belongs to it.
+
+use std::path::{Path, PathBuf};
+
+use super::{Config, Run};
+use crate::autodiff::no_grad;
+use crate::data::{Preprocessing, Sidecar};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::metrics::Predictions;
+use crate::models;
+use crate::nn::{Context, Module, Sequential};
+use crate::tensor::Tensor;
+
+/// Where trained weights are, and what belongs to them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// The safetensors file.
+    pub weights: PathBuf,
+    /// Network, classes, input and preprocessing.
+    pub about: Sidecar,
+    /// The data set of the run that trained them.
+    pub data: Option<String>,
+}
+
+impl Trained {
+    /// Those of a run's folder, or of a file of weights with its sidecar; `None` for a file without one.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when there is no such run or file, or when it is not complete.
+    pub fn find(path: &Path) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Err(Error::data(path, "no such run or file of weights"));
+        }
+        if !path.is_dir() {
+            return Ok(Sidecar::beside(path)?.map(|about| Trained { weights: path.to_owned(), about, data: None }));
+        }
+        let (run, config) = Run::open(path)?;
+        if !run.weights().exists() {
+            return Err(Error::data(path, "this run has no model.safetensors yet; let it train for an epoch"));
+        }
+        let Config { data, model, classes, input, preprocessing, .. } = config;
+        Ok(Some(Trained { weights: run.weights(), about: Sidecar { model, classes, input, preprocessing }, data: Some(data) }))
+    }
+
+    /// The network with its weights.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the weights do not fit; errors of the device.
+    pub fn load(&self, device: &Device) -> Result<Sequential> {
+        let module = models::build(&self.about.model, self.about.input, self.about.classes.len(), device, 0)?;
+        models::load(&module, &self.weights)?;
+        Ok(module)
+    }
+}
+
+/// A trained classifier, ready for pictures.
+///
+/// ```no_run
+/// # fn main() -> mappa::Result<()> {
+/// let classifier = mappa::train::Classifier::load("runs/photos-cnn-1".as_ref(), &mappa::Device::cpu(0)?)?;
+/// let answer = &classifier.classify(&["holiday/1.jpg".as_ref()])?[0];
+/// println!("{} ({:.1} %)", answer[0].0, 100.0 * answer[0].1);
+/// # Ok(()) }
+/// ```
+pub struct Classifier {
+    module: Sequential,
+    about: Sidecar,
+    tables: Vec<[f32; 256]>,
+    device: Device,
+}
+
+impl Classifier {
+    /// Of a run's folder, or of a file of weights with its sidecar.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming what is missing or does not fit; errors of the device.
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        let Some(trained) = Trained::find(path)? else {
+            return Err(Error::data(
+                path.with_extension("toml"),
+                "weights need this sidecar, with model, input, classes, scale, mean and std; or give the run's folder",
+            ));
+        };
+        // A picture's pixels are 0..255, and so are those that a sidecar means. A run's own data had its range as the scale (0..16: 16), unless that
+        // is 1: pixels as they are.
+        let own = &trained.about.preprocessing;
+        let scale = if trained.data.is_some() && own.scale != 1.0 { 255.0 } else { own.scale };
+        let tables = Preprocessing { scale, ..own.clone() }.tables(trained.about.input[0])?;
+        Ok(Classifier { module: trained.load(device)?, about: trained.about, tables, device: device.clone() })
+    }
+
+    /// Class names, in the order of the outputs.
+    pub fn classes(&self) -> &[String] {
+        &self.about.classes
+    }
+
+    /// `[C, H, W]` of an input.
+    pub fn input(&self) -> [usize; 3] {
+        self.about.input
+    }
+
+    /// The classes of pictures in files with their probabilities, the most probable first. All are computed at once.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming a file that is no picture; errors of the device.
+    #[cfg(feature = "image")]
+    pub fn classify(&self, files: &[&Path]) -> Result<Vec<Vec<(&str, f64)>>> {
+        let [c, h, w] = self.about.input;
+        let pixels = files.iter().map(|path| crate::io::picture::read(path, c, h, w)).collect::<Result<Vec<_>>>()?;
+        self.classify_pixels(&pixels.concat())
+    }
+
+    /// The classes of images `[N, C, H, W]` of u8 pixels, 0 to 255, with their probabilities, the most probable first.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] unless `pixels` are whole images; errors of the device.
+    pub fn classify_pixels(&self, pixels: &[u8]) -> Result<Vec<Vec<(&str, f64)>>> {
+        let [c, h, w] = self.about.input;
+        let n = pixels.len() / (c * h * w).max(1);
+        if n * c * h * w != pixels.len() {
+            return Err(Error::Shape(format!("{} pixels are not images of shape {:?}", pixels.len(), self.about.input)));
+        }
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let _guard = no_grad();
+        let input: Vec<f32> = pixels.iter().enumerate().map(|(i, &pixel)| self.tables[i / (h * w) % c][pixel as usize]).collect();
+        let x = Tensor::from_slice(&self.device, &[n, c, h, w], &input)?;
+        let logits = self.module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?;
+        let classes = self.about.classes.len();
+        let mut predictions = Predictions::new(classes);
+        predictions.add(&logits, &vec![0; n]);
+        let ranked = |p: &[f64]| {
+            let mut all: Vec<(&str, f64)> = self.about.classes.iter().map(String::as_str).zip(p.iter().copied()).collect();
+            all.sort_by(|a, b| b.1.total_cmp(&a.1));
+            all
+        };
+        Ok(predictions.probabilities.chunks_exact(classes).map(ranked).collect())
+    }
+}
