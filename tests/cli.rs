@@ -173,6 +173,85 @@ fn a_folder_of_pictures_is_trained_on_measured_and_asked() {
     refused(&["train", "--data", &data], 2, &["photos", "at least two, one for each class"]);
 }
 
+/// Pictures of one colour with some noise, `count` of each class.
+fn paint(folder: &Path, classes: &[(&str, [u8; 3])], count: u8) {
+    for (class, colour) in classes {
+        fs::create_dir_all(folder.join(class)).unwrap();
+        for i in 0..count {
+            let picture =
+                image::RgbImage::from_fn(12, 12, |x, y| image::Rgb(colour.map(|c| c.wrapping_add(i).wrapping_add((x * y % 7) as u8))));
+            picture.save(folder.join(class).join(format!("{i}.png"))).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_trained_network_learns_other_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    paint(&folder.path().join("old"), &[("leaf", [30, 180, 40]), ("sky", [40, 90, 220])], 20);
+    paint(&folder.path().join("new"), &[("rose", [220, 30, 60]), ("snow", [230, 230, 230]), ("soil", [90, 60, 30])], 20);
+    let train = |data: &str, out: &str, more: &[&str]| {
+        let (data, out) = (at(data), at(out));
+        let mut args = vec!["train", "--device", "cpu", "--data", &data, "--out", &out, "--epochs", "6"];
+        args.extend(more);
+        let output = mappa(&args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).to_string();
+        assert!(output.status.success(), "{text}");
+        text
+    };
+    train("old", "base", &["--model", "resnet8", "--size", "16"]);
+    let text = train("new", "head", &["--weights", &at("base"), "--freeze", "backbone"]);
+    assert!(
+        text.contains("the last layer, fc, is new: 3 classes") && text.contains("64 features of the frozen layers for 60 images"),
+        "{text}"
+    );
+    // All but the head is what it was, running statistics too.
+    let base = fs::read(folder.path().join("base/model.safetensors")).unwrap();
+    let head = fs::read(folder.path().join("head/model.safetensors")).unwrap();
+    let (base, head) = (safetensors::SafeTensors::deserialize(&base).unwrap(), safetensors::SafeTensors::deserialize(&head).unwrap());
+    for (name, tensor) in base.tensors().iter().filter(|(name, _)| !name.starts_with("fc.")) {
+        assert!(head.tensor(name).unwrap().data() == tensor.data(), "{name} changed");
+    }
+    // Phase two: everything, from there, with the head too; images change, so nothing is computed ahead.
+    let text = train("new", "tuned", &["--weights", &at("head")]);
+    assert!(text.contains("the last layer too") && !text.contains("features of"), "{text}");
+    let asked = run(&["predict".into(), at("tuned"), at("new/rose"), "--json".into(), "--device".into(), "cpu".into()]);
+    assert_eq!(asked.lines().count(), 20);
+    let weights = at("base/model.safetensors");
+    refused(&["train", "--data", &at("new"), "--weights", &weights], 2, &["model.toml", "sidecar"]);
+    refused(&["train", "--data", &at("new"), "--weights", &at("base"), "--model", "cnn"], 2, &["--model cnn", "resnet8"]);
+    refused(&["train", "--weights", &at("base"), "--device", "cpu"], 2, &["takes 3 channels", "digits have 1"]);
+    refused(&["train", "--data", &at("new"), "--weights", &at("base"), "--freeze", "conv9*", "--device", "cpu"], 2, &["--freeze conv9*"]);
+    refused(&["train", "--resume", &at("head"), "--lr", "1"], 2, &["--resume", "--epochs and --max-steps"]);
+}
+
+#[test]
+fn pictures_are_asked_by_folder_and_by_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    paint(&folder.path().join("photos"), &[("leaf", [30, 180, 40]), ("sky", [40, 90, 220])], 12);
+    let out = at("run");
+    run(&["train", "--device", "cpu", "--data", &at("photos"), "--model", "mlp", "--size", "8", "--epochs", "3", "--json", "--out", &out]
+        .map(str::to_owned));
+    let list = format!("{}\n\n{}\n", at("photos/sky/1.png"), at("photos/leaf/2.png"));
+    let output = mappa(&["predict", &out, "-", "--top", "1", "--device", "cpu"]).write_stdin(list).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().count() == 2 && text.contains("sky/1.png: sky") && !text.contains("then"), "{text}");
+    let text = run(&["predict", &out, &at("photos"), "--threshold", "1", "--json", "--device", "cpu"].map(str::to_owned));
+    assert_eq!(text.lines().count(), 24);
+    assert!(text.lines().any(|line| line.contains("\"class\":null")), "{text}");
+    // One broken picture among many is named, and the rest is answered.
+    fs::write(at("photos/sky/2.png"), "").unwrap();
+    let output = mappa(&["predict", &out, &at("photos/sky"), "--device", "cpu"]).output().unwrap();
+    let (text, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.code() == Some(2) && text.lines().count() == 11, "{text}{errors}");
+    assert!(errors.contains("2.png") && errors.contains("1 of 12 pictures could not be read"), "{errors}");
+    fs::create_dir(at("empty")).unwrap();
+    refused(&["predict", &out, &at("empty"), "--device", "cpu"], 2, &["empty", "holds no picture"]);
+    refused(&["predict", &out, "x.png", "--threshold", "2"], 2, &["--threshold 2"]);
+}
+
 #[test]
 fn bench_times_workloads_and_says_their_share_of_the_roof() {
     let text = run(&["bench", "overhead", "matmul_256", "--budget", "0.01", "--json", "--device", "cpu"].map(str::to_owned));
@@ -281,6 +360,13 @@ fn a_killed_run_of_mixed_precision_resumes_to_the_same_weights() {
     killed_and_resumed(&["--model", "lenet5", "--precision", "f16"], &[6, 18]);
 }
 
+#[test]
+fn a_killed_run_with_everything_resumes_to_the_same_weights() {
+    let flags = "--model resnet8 --batch-size 16 --accumulate 3 --ema 0.9 --mixup 0.4 --cutmix 1 --rotate 5 --crop 0.6 --jitter 0.2 --erase 0.2 \
+                 --warmup-steps 5 --schedule cosine --class-weights balanced --l1 1e-5 --clip-grad-norm 1 --best-by loss";
+    killed_and_resumed(&flags.split_whitespace().collect::<Vec<_>>(), &[3, 9, 15, 21, 33]);
+}
+
 fn killed_and_resumed(model: &[&str], kills: &[u64]) {
     let folder = tempfile::tempdir().unwrap();
     let flags = [model, &["--checkpoint-every", "3", "--max-steps", "40", "--seed", "5"]].concat();
@@ -317,6 +403,9 @@ fn killed_and_resumed(model: &[&str], kills: &[u64]) {
     for name in ["model.safetensors", "checkpoints/00000040/model.safetensors", "checkpoints/00000040/optimizer.safetensors"] {
         assert!(fs::read(whole.join(name)).unwrap() == fs::read(killed.join(name)).unwrap(), "{name} differs");
     }
+    let average = "checkpoints/00000040/ema.safetensors";
+    assert_eq!(whole.join(average).exists(), model.contains(&"--ema"));
+    assert!(fs::read(whole.join(average)).ok() == fs::read(killed.join(average)).ok(), "{average} differs");
     let steps = |out: &Path| -> Vec<String> {
         fs::read_to_string(out.join("metrics.jsonl")).unwrap().lines().filter(|l| !l.contains("\"done\"")).map(str::to_owned).collect()
     };

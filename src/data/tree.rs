@@ -241,7 +241,7 @@ mod tests {
         assert!(tree.all().len() == 4 && tree.all().iter().all(|source| source.read(3, 1, 1).unwrap() == [9, 8, 7]));
 
         // Cut in the third picture's bytes.
-        std::fs::write(&path, &bytes[..3 * (512 + 512) - 300]).unwrap();
+        std::fs::write(&path, &bytes[..2 * 1024 + 512 + 40]).unwrap();
         assert!(Tree::tar(&path).unwrap_err().to_string().contains("set.tar: is truncated"));
         std::fs::write(&path, "no archive, but quite long. ".repeat(40)).unwrap();
         assert!(Tree::tar(&path).unwrap_err().to_string().contains("no complete tar archive"));
