@@ -227,6 +227,25 @@ fn a_trained_network_learns_other_classes() {
 }
 
 #[test]
+fn a_network_is_described_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let network = "name = \"own\"\nlayers = [\n  { type = \"Flatten\" },\n  { type = \"Linear\", out_features = \"classes\" },\n]\n";
+    fs::write(at("own.toml"), network).unwrap();
+    let summary = run(&["summary", &at("own.toml"), "--input", "1x8x8"].map(str::to_owned));
+    assert!(summary.contains("650 parameters"), "{summary}");
+    let out = at("run");
+    run(&["train", "--device", "cpu", "--model", &at("own.toml"), "--epochs", "8", "--out", &out, "--json"].map(str::to_owned));
+    // The run needs the file no more.
+    fs::write(at("own.toml"), network.replace("Flatten", "Flaten")).unwrap();
+    let score = run(&["eval", &out, "--json", "--device", "cpu"].map(str::to_owned));
+    assert!(serde_json::from_str::<serde_json::Value>(score.trim()).unwrap()["accuracy"].as_f64().unwrap() > 0.7, "{score}");
+    run(&["train", "--resume", &out, "--epochs", "9", "--device", "cpu", "--json"].map(str::to_owned));
+    refused(&["train", "--model", &at("own.toml"), "--device", "cpu"], 2, &["own.toml: line 3: Flaten", "did you mean Flatten?"]);
+    refused(&["summary", &at("none.toml")], 2, &["none.toml"]);
+}
+
+#[test]
 fn pictures_are_asked_by_folder_and_by_list() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();

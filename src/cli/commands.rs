@@ -35,7 +35,8 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
             (Some(run), config, data)
         }
         None => {
-            let settings = args.settings()?;
+            let mut settings = args.settings()?;
+            settings.model = settings.model.map(|model| described(&model)).transpose()?;
             let source = settings.data.as_deref().unwrap_or("digits");
             let weights = weights(&settings)?;
             let size = settings.size.or(weights.as_ref().map(|about| about.input[1])).unwrap_or(data::DEFAULT_SIZE);
@@ -73,7 +74,8 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     }
     // Shapes, before a GPU is touched: the error names the layer.
     let (null, _) = Device::null();
-    let shapes = models::build(&config.model, config.input, config.classes.len(), &null, config.seed)?;
+    let shapes = models::build(&config.model, config.input, config.classes.len(), &null, config.seed)
+        .map_err(|e| in_file(args.settings.model.as_deref(), e))?;
     shapes.forward(&mut Context::eval(), &Tensor::zeros(&null, &[1, config.input[0], config.input[1], config.input[2]])?)?;
     let (device, line) = open_device(&args.device)?;
     let device = if args.check_finite { device.watched() } else { device };
@@ -95,7 +97,13 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
         }
         note(format!(
             "model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}, label smoothing {}, augmentation {}",
-            config.model, config.optimizer, config.lr, config.schedule, config.batch_size, config.label_smoothing, config.augment
+            models::title(&config.model),
+            config.optimizer,
+            config.lr,
+            config.schedule,
+            config.batch_size,
+            config.label_smoothing,
+            config.augment
         ));
         note(format!("run     {}", run.path().display()));
     }
@@ -245,6 +253,24 @@ fn summarize(outcome: &Outcome, config: &Config, run: &Run) {
     say(format!("run {}; classify pictures with: mappa predict {} FILE...", run.path().display(), run.path().display()));
 }
 
+/// The model that a person names: the text of a description, where it is the name of a file that ends in .toml.
+fn described(model: &str) -> Result<String> {
+    if !model.ends_with(".toml") {
+        return Ok(model.to_owned());
+    }
+    let text = std::fs::read_to_string(model).map_err(|e| Error::data(model, format!("cannot read this network: {e}")))?;
+    // A description is told from a name by its lines.
+    Ok(if text.contains('\n') { text } else { text + "\n" })
+}
+
+/// Puts the description's file in front of an error in it.
+fn in_file(model: Option<&str>, error: Error) -> Error {
+    match (model, error) {
+        (Some(file), Error::Config(message)) if file.ends_with(".toml") => Error::Config(format!("{file}: {message}")),
+        (_, error) => error,
+    }
+}
+
 /// What belongs to the weights that training begins with.
 fn weights(settings: &Settings) -> Result<Option<Sidecar>> {
     let Some(path) = &settings.weights else { return Ok(None) };
@@ -256,9 +282,11 @@ fn weights(settings: &Settings) -> Result<Option<Sidecar>> {
         ));
     };
     match &settings.model {
-        Some(model) if *model != trained.about.model => {
-            Err(Error::Config(format!("--model {model}: the weights {path} are a {}'s", trained.about.model)))
-        }
+        Some(model) if *model != trained.about.model => Err(Error::Config(format!(
+            "--model {}: the weights {path} are a {}'s",
+            models::title(model),
+            models::title(&trained.about.model)
+        ))),
         _ => Ok(Some(trained.about)),
     }
 }
@@ -276,7 +304,7 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
         (Some(trained), _) => trained,
         (None, Some(model)) => {
             let about = Sidecar {
-                model: model.clone(),
+                model: described(model)?,
                 classes: data.classes.clone(),
                 input: [data.channels, data.height, data.width],
                 preprocessing: data.preprocessing.clone(),
@@ -286,7 +314,7 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
         (None, None) => return Err(Error::Config(format!("{}: weights without a sidecar need --model", args.source.display()))),
     };
     if let Some(model) = &args.model {
-        trained.about.model = model.clone();
+        trained.about.model = described(model)?;
     }
     if [data.channels, data.height, data.width] != trained.about.input || data.classes.len() > trained.about.classes.len() {
         return Err(Error::Config(format!(
@@ -429,8 +457,9 @@ pub fn diff(args: &DiffArgs) -> Result<ExitCode> {
         return Err(Error::Config("--batch-size and --classes: give at least 1".into()));
     }
     let (device, line) = open_device(&args.device)?;
-    let step = verify::Step { model: &args.model, input, batch_size: args.batch_size, classes: args.classes, seed: args.seed };
-    let report = verify::diff(&step, &device)?;
+    let model = described(&args.model)?;
+    let step = verify::Step { model: &model, input, batch_size: args.batch_size, classes: args.classes, seed: args.seed };
+    let report = verify::diff(&step, &device).map_err(|e| in_file(Some(&args.model), e))?;
     if args.device.json {
         for row in &report.rows {
             say(json!({ "event": "diff", "part": row.part, "name": row.name, "error": row.error, "size": row.size }));
@@ -457,7 +486,7 @@ pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
         return Err(Error::Config("--batch-size and --classes: give at least 1".into()));
     }
     let (device, counts) = Device::null();
-    let module = models::build(&args.model, [c, h, w], args.classes, &device, 0)?;
+    let module = models::build(&described(&args.model)?, [c, h, w], args.classes, &device, 0).map_err(|e| in_file(Some(&args.model), e))?;
     let parameters: Vec<(String, usize)> = named_parameters(&module).into_iter().map(|(name, p)| (name, p.shape().len())).collect();
     let x = Tensor::full(&device, &[args.batch_size, c, h, w], DType::F32, 0.0)?;
     let flops = move || counts.lock().unwrap_or_else(PoisonError::into_inner).flops();

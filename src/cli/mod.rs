@@ -60,7 +60,7 @@ struct DeviceArgs {
 
 /// The networks, for help texts.
 fn models() -> String {
-    format!("One of {}", mappa::models::NAMES.join(", "))
+    format!("One of {}, or a TOML file that describes a network", mappa::models::NAMES.join(", "))
 }
 
 #[derive(Args)]

@@ -11,7 +11,7 @@ const MAX_FLAT: usize = 4096;
 /// Blocks of two 3x3 convolutions with batch normalisation and relu, each pooled by 2; then a hidden layer of 128.
 ///
 /// Images with a shorter side below 16 get 16 channels in the first block, others 32; channels double with each block up to 256. There are
-/// as many blocks as bring the shorter side down to about 7 pixels, but at least two. Dropout grows from 0.1 with each block, 0.3 before
+/// as many blocks as bring the shorter side down to 4 to 7 pixels, but at least two. Dropout grows from 0.1 with each block, 0.3 before
 /// the last layer. Parameters are `features.*` and `classifier.*`.
 ///
 /// # Errors
@@ -22,7 +22,7 @@ pub fn cnn(device: &Device, [channels, height, width]: [usize; 3], classes: usiz
     let mut features = Sequential::new();
     for block in 0.. {
         let side = height.min(width);
-        if side < 2 || (block >= 2 && side < 14) {
+        if side < 2 || (block >= 2 && side < 8) {
             break;
         }
         for _ in 0..2 {

@@ -7,6 +7,7 @@ mod efficientnet;
 mod lenet;
 mod mlp;
 mod mobilenet;
+mod network;
 mod resnet;
 mod squeezenet;
 mod vgg;
@@ -46,17 +47,45 @@ pub const NAMES: [&str; 15] = [
     "vgg16_bn",
 ];
 
-/// Builds the network `name` for images `[C, H, W]` and initialises it from `seed`: the same values on every device.
+/// What a model is called in file names: its name, or that of a description, `custom` where it has none.
+pub fn title(model: &str) -> String {
+    if !network::is_description(model) {
+        return model.to_owned();
+    }
+    network::name(model).unwrap_or_else(|| "custom".into())
+}
+
+/// Builds the network `name` for images `[C, H, W]` and initialises it from `seed`: the same values on every device. `name` is one of [`NAMES`], or the text of
+/// a network's description:
+///
+/// ```toml
+/// layers = [
+///   { type = "Conv2d", out_channels = 16, kernel_size = 3, padding = 1 },
+///   { type = "ReLU" },
+///   { type = "GlobalAvgPool2d" },
+///   { type = "Flatten" },
+///   { type = "Linear", out_features = "classes" },
+/// ]
+/// ```
+///
+/// Types are PyTorch's `Conv2d`, `BatchNorm2d`, `Linear`, `MaxPool2d`, `AvgPool2d`, `Flatten`, `Dropout` and activations with their attributes less what the
+/// shapes say (`in_channels`); `GlobalAvgPool2d`, the mean over the pixels; `Residual` of `layers` and perhaps a `shortcut`, added and rectified; `Sequential` of
+/// `layers`, perhaps to `repeat`. A layer's `name` replaces its number in the names of parameters.
 ///
 /// # Errors
-/// [`Error::Config`] for an unknown name, [`Error::Shape`] when the images are too small for the network.
+/// [`Error::Config`] for an unknown name or, with its line, what is wrong in a description; [`Error::Shape`] when the images are too small for the network.
 pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Device, seed: u64) -> Result<Sequential> {
-    if !NAMES.contains(&name) {
+    if !network::is_description(name) && !NAMES.contains(&name) {
         let hint = nearest(name, &NAMES).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near}?"));
         return Err(Error::Config(format!("unknown model '{name}'{hint} Known models: {}", NAMES.join(", "))));
     }
     if input_shape.contains(&0) || classes == 0 {
-        return Err(Error::Shape(format!("{name}: input [C, H, W] = {input_shape:?} and classes = {classes} must be at least 1")));
+        return Err(Error::Shape(format!("{}: input [C, H, W] = {input_shape:?} and classes = {classes} must be at least 1", title(name))));
+    }
+    if network::is_description(name) {
+        let model = network::build(name, input_shape, classes, device)?;
+        initialize(&model, seed)?;
+        return Ok(model);
     }
     // The stem for ImageNet would leave nothing of small images.
     let small = input_shape[1].max(input_shape[2]) <= 64;
@@ -84,7 +113,7 @@ pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Devic
 /// The candidate that differs from `word` in the fewest edits (insert, delete or replace a letter), if they are few.
 pub(crate) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let word = word.to_lowercase();
-    let near = candidates.iter().map(|&candidate| (distance(&word, candidate), candidate)).min()?;
+    let near = candidates.iter().map(|&candidate| (distance(&word, &candidate.to_lowercase()), candidate)).min()?;
     (near.0 <= word.chars().count().max(3) / 2).then_some(near.1)
 }
 

@@ -23,8 +23,13 @@ impl Sequential {
     }
 
     /// Appends a child with a name of its own, different from those of its siblings.
-    pub fn named(mut self, name: &str, module: impl Module + 'static) -> Self {
-        self.children.push((name.to_owned(), Box::new(module)));
+    pub fn named(self, name: &str, module: impl Module + 'static) -> Self {
+        self.named_box(name, Box::new(module))
+    }
+
+    /// As [`Sequential::named`], of a module whose type is not known.
+    pub fn named_box(mut self, name: &str, module: Box<dyn Module>) -> Self {
+        self.children.push((name.to_owned(), module));
         self
     }
 

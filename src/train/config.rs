@@ -26,8 +26,8 @@ pub struct Settings {
     /// Height and width that pictures are resized to [default: 64, or what the weights were trained at]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
     pub size: Option<usize>,
-    /// The network; see `mappa summary` [default: cnn, or that of the weights]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", help = format!("One of {} [default: cnn, or that of the weights]", models::NAMES.join(", "))))]
+    /// The network: a name of [`models::NAMES`], or the text of a description [default: cnn, or that of the weights]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", help = format!("One of {}, or a TOML file that describes a network [default: cnn, or that of the weights]", models::NAMES.join(", "))))]
     pub model: Option<String>,
     /// Weights to begin with: a safetensors file with its sidecar (a TOML file of the same stem), or a run. A last layer for other classes is replaced
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE|RUN"))]

@@ -62,7 +62,10 @@ impl Run {
             Some(path) => path.to_owned(),
             None => {
                 let data = Path::new(&config.data).file_name().and_then(|n| n.to_str()).unwrap_or("data").to_owned();
-                (1..).map(|n| PathBuf::from(format!("runs/{data}-{}-{n}", config.model))).find(|p| !p.exists()).unwrap_or_default()
+                (1..)
+                    .map(|n| PathBuf::from(format!("runs/{data}-{}-{n}", crate::models::title(&config.model))))
+                    .find(|p| !p.exists())
+                    .unwrap_or_default()
             }
         };
         if fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
