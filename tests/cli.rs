@@ -246,6 +246,51 @@ fn a_network_is_described_in_a_file() {
 }
 
 #[test]
+fn settings_are_searched_and_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let out = at("sweep");
+    let sweep =
+        ["sweep", "--try", "lr=0.00001,0.005", "--try", "optimizer=adam,adamw", "--model", "mlp", "--epochs", "2", "--device", "cpu"];
+    let text = run(&[&sweep[..], &["--out", &out]].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>());
+    let rows: Vec<&str> = text.lines().skip(1).collect();
+    assert!(rows.len() == 4 && rows[..2].iter().all(|row| row.contains("lr=0.005")), "{text}");
+    refused(&[&sweep[..], &["--out", &out]].concat(), 2, &["exists already"]);
+    refused(&["sweep", "--try", "speed=1,2", "--device", "cpu", "--out", &at("b")], 2, &["unknown field `speed`"]);
+    refused(&["sweep", "--try", "lr=0.1,-1", "--device", "cpu", "--out", &at("b")], 2, &["--lr -1"]);
+    assert!(!folder.path().join("b").exists());
+    let text = run(&["compare", &at("sweep/001"), &at("sweep/004")].map(str::to_owned));
+    assert!(text.contains("lr ") && text.contains("optimizer") && !text.contains("batch-size"), "{text}");
+    let text = run(&["compare", &at("sweep/001"), &at("sweep/001"), "--json"].map(str::to_owned));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(text.lines().next().unwrap()).unwrap()["finished"], true, "{text}");
+    refused(&["compare", &at("nothing")], 2, &["nothing", "no run folder"]);
+
+    let text = run(&["lr-find", "--device", "cpu", "--json", "--steps", "80"].map(str::to_owned));
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let lr = last["lr"].as_f64().unwrap();
+    assert!((1e-4..0.1).contains(&lr), "{text}");
+    refused(&["lr-find", "--from", "1", "--to", "0.1"], 2, &["--from"]);
+}
+
+#[test]
+fn a_contact_sheet_shows_what_a_network_sees() {
+    let folder = tempfile::tempdir().unwrap();
+    let sheet = folder.path().join("sheet.png").display().to_string();
+    let text =
+        run(&["data", "preview", "digits", "--set", "rotate=20", "--rows", "12", "--columns", "4", "--out", &sheet].map(str::to_owned));
+    assert!(text.contains("12 images as they are, then 3 times"), "{text}");
+    let sheet = image::open(sheet).unwrap().into_luma8();
+    // Eight times 8 pixels and a gap of 2, and one at the end.
+    assert_eq!(sheet.dimensions(), (4 * 66 + 2, 12 * 66 + 2));
+    let inner = |column: u32| -> Vec<u8> { (0..64 * 64).map(|i| sheet.get_pixel(2 + column * 66 + i % 64, 2 + i / 64)[0]).collect() };
+    // The first image is a zero: ink of full brightness about a dark middle; the second is the same, changed.
+    assert!(inner(0).contains(&239) && inner(0) != inner(1) && inner(1) != inner(2));
+    refused(&["data", "preview", "digits", "--augment", "wild"], 2, &["--augment wild"]);
+    let odd = folder.path().join("sheet.xyz").display().to_string();
+    refused(&["data", "preview", "digits", "--out", &odd], 2, &["sheet.xyz", ".png"]);
+}
+
+#[test]
 fn pictures_are_asked_by_folder_and_by_list() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();

@@ -191,7 +191,7 @@ pub fn profile(costs: &mut [Cost], seconds: f64, peak: Peak) {
     note(format!("operations took {busy:.2} s of {seconds:.2} s; the rest is the host's: batches, recording, waiting, files"));
 }
 
-fn load(source: &str, size: usize, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {
+pub fn load(source: &str, size: usize, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {
     data::load(source, size)?.with_validation(val_fraction.unwrap_or(0.1), seed.unwrap_or(1))
 }
 
@@ -254,7 +254,7 @@ fn summarize(outcome: &Outcome, config: &Config, run: &Run) {
 }
 
 /// The model that a person names: the text of a description, where it is the name of a file that ends in .toml.
-fn described(model: &str) -> Result<String> {
+pub fn described(model: &str) -> Result<String> {
     if !model.ends_with(".toml") {
         return Ok(model.to_owned());
     }
@@ -272,7 +272,7 @@ fn in_file(model: Option<&str>, error: Error) -> Error {
 }
 
 /// What belongs to the weights that training begins with.
-fn weights(settings: &Settings) -> Result<Option<Sidecar>> {
+pub fn weights(settings: &Settings) -> Result<Option<Sidecar>> {
     let Some(path) = &settings.weights else { return Ok(None) };
     let trained = Trained::find(Path::new(path))?;
     let Some(trained) = trained else {

@@ -2,7 +2,9 @@
 
 mod bench;
 mod commands;
+mod explore;
 mod peak;
+mod preview;
 mod progress;
 
 use clap::{Args, Parser, Subcommand};
@@ -28,6 +30,15 @@ enum Command {
     Eval(EvalArgs),
     /// Classify pictures (PNG, JPEG, WebP, GIF, BMP, TIFF)
     Predict(PredictArgs),
+    /// Look at data
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Train a little with ever higher learning rates, and suggest one
+    LrFind(LrFindArgs),
+    /// Train with several settings, and rank them
+    Sweep(SweepArgs),
+    /// Show in what runs differ, and what they reached
+    Compare(CompareArgs),
     /// List the devices that can compute
     Devices(DevicesArgs),
     /// Show a model's layers, shapes, parameters and cost, without computing
@@ -143,6 +154,90 @@ struct PredictArgs {
     batch_size: usize,
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+#[derive(Subcommand)]
+enum DataCommand {
+    /// Draw training images as a network sees them: as they are, then changed at random
+    Preview(PreviewArgs),
+}
+
+#[derive(Args)]
+struct PreviewArgs {
+    /// The data, as for `train`
+    #[arg(value_name = "digits|DIR|FILE", default_value = "digits")]
+    source: String,
+    /// Height and width that pictures are resized to [default: 64]
+    #[arg(long, value_name = "N")]
+    size: Option<usize>,
+    /// none, light, standard or strong [default: as for `train`]
+    #[arg(long, value_name = "NAME")]
+    augment: Option<String>,
+    /// One setting of `train`, such as rotate=15
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Seed of the changes [default: 1]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Images
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    rows: usize,
+    /// Each image as it is, and so many times less one changed
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    columns: usize,
+    /// The picture to write
+    #[arg(long, default_value = "preview.png", value_name = "FILE.png")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+struct LrFindArgs {
+    #[command(flatten, next_help_heading = "Settings, as for train")]
+    settings: Settings,
+    /// The first learning rate
+    #[arg(long, default_value_t = 1e-6, value_name = "X", help_heading = "Options")]
+    from: f64,
+    /// The last learning rate
+    #[arg(long, default_value_t = 1.0, value_name = "X", help_heading = "Options")]
+    to: f64,
+    /// Steps between them
+    #[arg(long, default_value_t = 100, value_name = "N", help_heading = "Options")]
+    steps: usize,
+    /// Threads that prepare batches
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Options")]
+    workers: usize,
+    #[command(flatten, next_help_heading = "Options")]
+    device: DeviceArgs,
+}
+
+#[derive(Args)]
+struct SweepArgs {
+    /// A setting with the values to try, or with a range, from which --random draws
+    #[arg(long = "try", value_name = "KEY=VALUE,...|KEY=LOW..HIGH", required = true, help_heading = "Options")]
+    tries: Vec<String>,
+    /// So many runs with values drawn at random, instead of all combinations
+    #[arg(long, value_name = "N", help_heading = "Options")]
+    random: Option<usize>,
+    /// The folder for the runs, which must not exist
+    #[arg(long, default_value = "sweep", value_name = "DIR", help_heading = "Options")]
+    out: PathBuf,
+    /// Threads that prepare batches
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Options")]
+    workers: usize,
+    #[command(flatten, next_help_heading = "Settings of all runs, as for train")]
+    settings: Settings,
+    #[command(flatten, next_help_heading = "Options")]
+    device: DeviceArgs,
+}
+
+#[derive(Args)]
+struct CompareArgs {
+    /// Folders of runs
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// Machine-readable output: one JSON object a line on stdout
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -267,6 +362,10 @@ pub fn main() -> ExitCode {
         Command::Train(args) => commands::train(&args),
         Command::Eval(args) => commands::eval(&args),
         Command::Predict(args) => commands::predict(&args),
+        Command::Data(DataCommand::Preview(args)) => preview::preview(&args),
+        Command::LrFind(args) => explore::lr_find(&args),
+        Command::Sweep(args) => explore::sweep(&args),
+        Command::Compare(args) => explore::compare(&args),
         Command::Devices(args) => commands::devices(&args),
         Command::Summary(args) => commands::summary(&args),
         Command::Verify(args) => commands::verify(&args),

@@ -60,7 +60,10 @@ impl Part {
     }
 
     /// Some of the samples, in the order of `rows`. Their values are shared, not copied.
-    pub(super) fn select(&self, rows: &[usize]) -> Part {
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn select(&self, rows: &[usize]) -> Part {
         Part {
             samples: Arc::clone(&self.samples),
             rows: rows.iter().map(|&row| self.rows[row]).collect(),

@@ -3,10 +3,12 @@
 mod classifier;
 mod config;
 mod frozen;
+mod range;
 mod run;
 
 pub use classifier::{Classifier, Trained};
 pub use config::{BACKBONE, BestBy, CLASS_WEIGHTS, Config, PRECISIONS, Settings};
+pub use range::{lr_range, suggest_lr};
 pub use run::{Best, Run, State};
 
 use crate::autodiff::no_grad;
