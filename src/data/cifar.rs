@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::description::Description;
+use super::pixels::{Builder, MAX_MEMORY};
 use super::{Dataset, Part};
 use crate::error::{Error, Result};
 
@@ -65,11 +66,11 @@ pub(super) fn load(folder: &Path) -> Result<Dataset> {
         return Err(Error::data(folder, format!("names {} classes, but these files have {}", classes.len(), v.classes)));
     }
     let part = |stems: &[&str]| -> Result<Option<Arc<Part>>> {
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        let (mut images, mut labels) = (Builder::new(MAX_MEMORY), Vec::new());
         for path in stems.iter().filter_map(|stem| find(folder, stem)) {
             read(&path, v, &mut images, &mut labels)?;
         }
-        Ok((!labels.is_empty()).then(|| Arc::new(Part::new(images, labels))))
+        Ok((!labels.is_empty()).then(|| Arc::new(images.finish(labels))))
     };
     let train = part(v.train)?.ok_or_else(|| Error::data(folder, "the training files hold no rows"))?;
     let mut preprocessing = description.preprocessing(&path, 3)?;
@@ -91,7 +92,7 @@ pub(super) fn load(folder: &Path) -> Result<Dataset> {
 }
 
 /// Adds the rows of a file.
-fn read(path: &Path, v: &Variant, images: &mut Vec<u8>, labels: &mut Vec<u32>) -> Result<()> {
+fn read(path: &Path, v: &Variant, images: &mut Builder, labels: &mut Vec<u32>) -> Result<()> {
     let cannot = |e: std::io::Error| Error::data(path, format!("cannot be read: {e}"));
     let file = File::open(path).map_err(cannot)?;
     let mut reader: Box<dyn Read> = match path.extension() {
@@ -114,7 +115,7 @@ fn read(path: &Path, v: &Variant, images: &mut Vec<u8>, labels: &mut Vec<u32>) -
             return Err(Error::data(path, format!("row {n} (from 0) has label {label}, outside the {} classes", v.classes)));
         }
         labels.push(label as u32);
-        images.extend_from_slice(&row[v.labels..]);
+        images.push(&row[v.labels..])?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::description::Description;
-use super::pixels::Builder;
+use super::pixels::{Builder, MAX_MEMORY};
 use super::tree::{Source, Tree};
 use super::{Dataset, Part, Preprocessing};
 use crate::error::{Error, Result};
@@ -18,8 +18,6 @@ use crate::io::picture::ENDINGS;
 const MAX_UNREADABLE: f64 = 0.05;
 /// Pictures are RGB.
 const CHANNELS: usize = 3;
-/// Pixels of a part that stay in memory, in bytes; more go to a file.
-const MAX_MEMORY: usize = 2 << 30;
 /// Pictures decoded at a time, by all cores.
 const AT_ONCE: usize = 256;
 

@@ -122,6 +122,9 @@ impl std::fmt::Debug for Part {
     }
 }
 
+/// Bytes of a part's pixels that stay in memory; more go to a file.
+pub(super) const MAX_MEMORY: usize = 2 << 30;
+
 /// Collects the pixels of samples one by one: in memory up to a limit, then all of them on disk.
 pub(super) struct Builder {
     limit: usize,
