@@ -246,6 +246,42 @@ fn a_network_is_described_in_a_file() {
 }
 
 #[test]
+fn a_run_ends_with_a_report_that_needs_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    paint(&folder.path().join("photos"), &[("<leaf>", [30, 180, 40]), ("sky & sea", [40, 90, 220]), ("soil", [120, 110, 90])], 20);
+    let (data, out) = (folder.path().join("photos").display().to_string(), folder.path().join("run").display().to_string());
+    // Too little for all to be right: one step.
+    let text =
+        run(&["train", "--device", "cpu", "--data", &data, "--model", "mlp", "--size", "8", "--max-steps", "1", "--json", "--out", &out]
+            .map(str::to_owned));
+    let done: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let report = fs::read_to_string(done["report"].as_str().unwrap()).unwrap();
+    for part in ["Learning curves", "Confusion matrix", "Classes", "ROC", "Reliability", "config.toml", "&lt;leaf&gt;", "sky &amp; sea"] {
+        assert!(report.contains(part), "{part}");
+    }
+    assert!(!report.contains("<leaf>") && !report.contains("http:") && !report.contains("https:") && !report.contains("NaN"));
+    // The matrix holds every held back image once, and each mistake that is shown is a picture.
+    let cells: u64 =
+        report.split("class=\"cell ").skip(1).filter_map(|cell| cell.split('>').nth(1)?.split('<').next()?.parse::<u64>().ok()).sum();
+    assert_eq!(cells, 6, "two of 20 of each class");
+    let mistakes = report.matches(" taken for <b>").count();
+    assert!(mistakes > 0 && report.matches("src=\"data:image/png;base64,").count() == mistakes, "{mistakes} mistakes");
+}
+
+#[test]
+fn published_recipes_are_complete() {
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let data = mappa::data::digits().unwrap();
+    let mut count = 0;
+    for entry in fs::read_dir(configs).unwrap() {
+        let settings = mappa::train::Settings::read(&entry.unwrap().path()).unwrap();
+        settings.resolve(&data, None).unwrap();
+        count += 1;
+    }
+    assert!(count >= 5);
+}
+
+#[test]
 fn settings_are_searched_and_compared() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();

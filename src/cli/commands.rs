@@ -8,7 +8,7 @@ use mappa::data::{self, Dataset, Sidecar};
 use mappa::io::picture;
 use mappa::metrics::Scores;
 use mappa::nn::{Context, Module, named_parameters};
-use mappa::train::{self, Classifier, Config, Options, Outcome, Run, Settings, Trained};
+use mappa::train::{self, Classifier, Options, Outcome, Run, Settings, Trained};
 use mappa::verify;
 use mappa::{DType, Device, Error, Result, Tensor, autodiff, models};
 use serde_json::json;
@@ -142,7 +142,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
         note(format!("verdict: {}", peak::verdict(&costs, outcome.seconds, outcome.waited, args.workers, peak)));
     }
     if !json {
-        summarize(&outcome, &config, &run);
+        summarize(&outcome, &run);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -202,7 +202,7 @@ fn sizes(data: &Dataset) -> String {
 }
 
 /// The end in words: what was reached, where it is, what to try next.
-fn summarize(outcome: &Outcome, config: &Config, run: &Run) {
+fn summarize(outcome: &Outcome, run: &Run) {
     let percent = |s: &Scores| format!("{:.2} %", 100.0 * s.accuracy);
     let images = |s: &Scores| s.confusion_matrix.iter().flatten().sum::<u64>();
     match (&outcome.test, &outcome.val) {
@@ -223,33 +223,8 @@ fn summarize(outcome: &Outcome, config: &Config, run: &Run) {
     } else {
         say(format!("the last weights were kept; {} steps in {:.1} s", outcome.steps, outcome.seconds));
     }
-    let judged = outcome.test.as_ref().or(outcome.val.as_ref());
-    if let Some(scores) = judged {
-        let mut confused: Vec<(u64, usize, usize)> = Vec::new();
-        for (t, row) in scores.confusion_matrix.iter().enumerate() {
-            confused.extend(row.iter().enumerate().filter(|&(p, &n)| p != t && n > 0).map(|(p, &n)| (n, t, p)));
-        }
-        confused.sort_by_key(|c| std::cmp::Reverse(c.0));
-        if let Some(&(n, t, p)) = confused.first() {
-            say(format!("most confused: {n} of class {} taken for {}", config.classes[t], config.classes[p]));
-        }
-        // What a network that fits smoothed targets perfectly is left with, in training and when it is judged by plain ones.
-        let off = config.label_smoothing / config.classes.len() as f64;
-        let on = 1.0 - config.label_smoothing + off;
-        let entropy = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
-        let train_loss = outcome.train_loss - entropy(on) - (config.classes.len() - 1) as f64 * entropy(off);
-        let loss = scores.loss + on.ln();
-        let hint = if train_loss > 0.3 {
-            "the training loss is still high: more --epochs, a larger --model or another --lr"
-        } else if train_loss * 3.0 < loss && config.augment == "none" {
-            "it fits the training images much better than others: --augment light, or more images"
-        } else if train_loss * 3.0 < loss {
-            "it fits the training images much better than others: more images would help most"
-        } else {
-            "another --seed shows how much of this is luck"
-        };
-        say(format!("to try next: {hint}"));
-    }
+    outcome.verdict.iter().for_each(say);
+    say(format!("report {}", outcome.report.display()));
     say(format!("run {}; classify pictures with: mappa predict {} FILE...", run.path().display(), run.path().display()));
 }
 

@@ -28,7 +28,7 @@ impl Progress {
     pub fn show(&mut self, event: &Event) {
         let loss = event.train_loss.unwrap_or(f64::NAN);
         let speed = event.images_per_s.unwrap_or(0.0);
-        match (&self.bar, event.event) {
+        match (&self.bar, &*event.event) {
             (Some(bar), "step") => {
                 let accuracy = self.accuracy.map_or(String::new(), |a| format!("  val {:.1} %", 100.0 * a));
                 bar.set_prefix(format!("epoch {}/{}", event.epoch, self.epochs));

@@ -4,6 +4,7 @@ mod classifier;
 mod config;
 mod frozen;
 mod range;
+mod report;
 mod run;
 
 pub use classifier::{Classifier, Trained};
@@ -34,10 +35,10 @@ use std::time::{Duration, Instant};
 const LOSSES_IN_FLIGHT: usize = 16;
 
 /// What happened, in the keys of `--json` and `metrics.jsonl`.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Event {
     /// `step`, `epoch` or `done`.
-    pub event: &'static str,
+    pub event: std::borrow::Cow<'static, str>,
     /// From 1.
     pub epoch: u64,
     /// Steps since the run's start.
@@ -96,12 +97,16 @@ pub struct Outcome {
     pub seconds: f64,
     /// Of these, waiting for batches.
     pub waited: f64,
+    /// What is seen of the run in plain words, and what to try next.
+    pub verdict: Vec<String>,
+    /// The file for people.
+    pub report: std::path::PathBuf,
 }
 
 /// The accuracy and more of a module on a part of a data set.
 ///
 /// # Errors
-/// Errors of the device; [`Error::Shape`] when the images do not fit the module.
+/// Those of [`answers`].
 pub fn evaluate(
     module: &dyn Module,
     data: &Dataset,
@@ -110,6 +115,21 @@ pub fn evaluate(
     batch_size: usize,
     workers: usize,
 ) -> Result<Scores> {
+    answers(module, data, part, device, batch_size, workers).map(|predictions| predictions.scores())
+}
+
+/// What a module answers on a part of a data set, in its order.
+///
+/// # Errors
+/// Errors of the device; [`Error::Shape`] when the images do not fit the module.
+pub fn answers(
+    module: &dyn Module,
+    data: &Dataset,
+    part: &Arc<Part>,
+    device: &Device,
+    batch_size: usize,
+    workers: usize,
+) -> Result<Predictions> {
     let _guard = no_grad();
     let mut predictions = Predictions::new(data.classes.len());
     for batch in Loader::new(data, part, LoaderOptions { batch_size, workers, ..Default::default() })? {
@@ -118,7 +138,7 @@ pub fn evaluate(
         let logits = module.forward(&mut Context::eval(), &x)?;
         predictions.add(&logits.to_vec_blocking::<f32>()?, &batch.targets);
     }
-    Ok(predictions.scores())
+    Ok(predictions)
 }
 
 /// Trains `run` from where it stands to its end.
@@ -157,6 +177,7 @@ pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) 
         }
         None => None,
     };
+    let pictures = data;
     let (start, features) = frozen::features(&module, config, data, options)?;
     let data = features.as_ref().map_or(data, |(features, _)| features);
     let batches = data.train.len().div_ceil(config.batch_size) as u64;
@@ -169,6 +190,7 @@ pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) 
         run,
         config,
         data,
+        pictures,
         start,
         shape: features.as_ref().map_or_else(|| config.input.to_vec(), |(_, shape)| shape.clone()),
         module,
@@ -229,6 +251,8 @@ struct Trainer<'a> {
     run: &'a Run,
     config: &'a Config,
     data: &'a Dataset,
+    /// The images themselves, where `data` holds features.
+    pictures: &'a Dataset,
     /// The first child that images go through; those before it have made the features.
     start: usize,
     /// A sample's, that the child `start` takes.
@@ -409,9 +433,13 @@ impl Trainer<'_> {
     }
 
     fn score(&self, part: &Option<Arc<Part>>, options: &Options) -> Result<Option<Scores>> {
+        Ok(self.answers(part, options)?.map(|predictions| predictions.scores()))
+    }
+
+    fn answers(&self, part: &Option<Arc<Part>>, options: &Options) -> Result<Option<Predictions>> {
         let tail = Tail { module: self.kept(), start: self.start, shape: &self.shape };
         let Some(part) = part else { return Ok(None) };
-        evaluate(&tail, self.data, part, options.device, self.config.batch_size, options.workers).map(Some)
+        answers(&tail, self.data, part, options.device, self.config.batch_size, options.workers).map(Some)
     }
 
     /// Saves what reproduces an operation whose result is not finite: the batch, and the weights before the step (in the optimiser's step its
@@ -480,7 +508,7 @@ impl Trainer<'_> {
     fn event(&self, event: &'static str, epoch: u64, step: u64) -> Event {
         let images_per_s = Some(self.images as f64 / self.started.elapsed().as_secs_f64().max(1e-9));
         Event {
-            event,
+            event: event.into(),
             epoch: epoch + 1,
             step,
             train_loss: None,
@@ -510,18 +538,37 @@ impl Trainer<'_> {
     fn finish(mut self, train_loss: f64, options: &mut Options) -> Result<Outcome> {
         let seconds = self.started.elapsed().as_secs_f64();
         safetensors::load_into(self.kept(), self.run.weights())?;
-        let (val, test) = (self.score(&self.data.val, options)?, self.score(&self.data.test, options)?);
+        let answered = (self.answers(&self.data.val, options)?, self.answers(&self.data.test, options)?);
+        let [val, test] = [&answered.0, &answered.1].map(|answers| answers.as_ref().map(Predictions::scores));
+        // The headline is the test part's, where there is one.
+        let judged = answered.1.as_ref().zip(test.as_ref()).or(answered.0.as_ref().zip(val.as_ref()));
+        let verdict = report::verdict(self.config, judged, train_loss);
+        let path = self.run.path().join("report.html");
+        let (name, part) = if test.is_some() { ("test", &self.pictures.test) } else { ("validation", &self.pictures.val) };
+        let shown = report::Report {
+            config: self.config,
+            run: self.run.path(),
+            device: options.device.name(),
+            epochs: &self.run.epochs()?,
+            steps: self.state.step,
+            seconds,
+            judged: judged.zip(part.as_ref()).map(|((answers, _), part)| (name, answers, self.pictures, &**part)),
+            verdict: &verdict,
+        };
+        report::write(&path, &shown)?;
         let event = Event {
             train_loss: Some(train_loss),
             val_loss: val.as_ref().map(|s| s.loss),
             val_accuracy: val.as_ref().map(|s| s.accuracy),
             test_accuracy: test.as_ref().map(|s| s.accuracy),
             run: Some(self.run.path().display().to_string()),
+            report: Some(path.display().to_string()),
             ..self.event("done", self.state.epoch.saturating_sub(1), self.state.step)
         };
         self.emit(event, options);
         self.run.log(&std::mem::take(&mut self.lines))?;
         let best_epoch = self.state.best.map_or(self.state.epoch, |b| b.epoch);
-        Ok(Outcome { val, test, steps: self.state.step, train_loss, best_epoch, seconds, waited: self.waited.as_secs_f64() })
+        let waited = self.waited.as_secs_f64();
+        Ok(Outcome { val, test, steps: self.state.step, train_loss, best_epoch, seconds, waited, verdict, report: path })
     }
 }

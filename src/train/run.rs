@@ -137,6 +137,17 @@ impl Run {
         append().map_err(|e| Error::io(&path, e))
     }
 
+    /// The `epoch` events of `metrics.jsonl`, oldest first. Lines that are torn are left out.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read.
+    pub fn epochs(&self) -> Result<Vec<super::Event>> {
+        let path = self.metrics();
+        let text = fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let events = text.lines().filter_map(|line| serde_json::from_str::<super::Event>(line).ok());
+        Ok(events.filter(|event| event.event == "epoch").collect())
+    }
+
     /// Drops lines of `metrics.jsonl` behind `state`, so that each step appears once after a resume. A torn last line goes too.
     fn rewind(&self, state: &State) -> Result<()> {
         let path = self.metrics();
