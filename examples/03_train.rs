@@ -36,7 +36,7 @@ fn main() -> Result<()> {
             (step, last) = (step + 1, Some(loss));
         }
         if let (Some(loss), Some(test)) = (last, &data.test) {
-            let scores = train::evaluate(&network, &data, test, &device, 256, 0)?;
+            let scores = train::evaluate(&network, &data, test, &device, 256, 0)?.scores();
             println!("epoch {}: loss {:.3}, accuracy on other writers {:.1} %", epoch + 1, loss.item_blocking()?, 100.0 * scores.accuracy);
         }
     }

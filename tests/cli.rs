@@ -240,7 +240,12 @@ fn a_network_is_described_in_a_file() {
     fs::write(at("own.toml"), network.replace("Flatten", "Flaten")).unwrap();
     let score = run(&["eval", &out, "--json", "--device", "cpu"].map(str::to_owned));
     assert!(serde_json::from_str::<serde_json::Value>(score.trim()).unwrap()["accuracy"].as_f64().unwrap() > 0.7, "{score}");
-    run(&["train", "--resume", &out, "--epochs", "9", "--device", "cpu", "--json"].map(str::to_owned));
+    // A run that was at its end goes on when it gets more epochs, and not without.
+    let epochs = |text: &str| text.lines().filter(|line| line.contains("\"event\":\"epoch\"")).count();
+    assert_eq!(epochs(&run(&["train", "--resume", &out, "--epochs", "10", "--device", "cpu", "--json"].map(str::to_owned))), 2);
+    let text = run(&["train", "--resume", &out, "--epochs", "10", "--device", "cpu", "--json"].map(str::to_owned));
+    let done: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert!(epochs(&text) == 0 && done["train_loss"].as_f64().unwrap() > 0.1, "{text}");
     refused(&["train", "--model", &at("own.toml"), "--device", "cpu"], 2, &["own.toml: line 3: Flaten", "did you mean Flatten?"]);
     refused(&["summary", &at("none.toml")], 2, &["none.toml"]);
 }
@@ -465,6 +470,23 @@ fn a_killed_run_with_everything_resumes_to_the_same_weights() {
     let flags = "--model resnet8 --batch-size 16 --accumulate 3 --ema 0.9 --mixup 0.4 --cutmix 1 --rotate 5 --crop 0.6 --jitter 0.2 --erase 0.2 \
                  --warmup-steps 5 --schedule cosine --class-weights balanced --l1 1e-5 --clip-grad-norm 1 --best-by loss";
     killed_and_resumed(&flags.split_whitespace().collect::<Vec<_>>(), &[3, 9, 15, 21, 33]);
+}
+
+#[test]
+fn batches_of_a_step_are_one_larger_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = |name: &str, flags: &str| -> Vec<f32> {
+        let out = folder.path().join(name);
+        let fixed = "--augment none --optimizer sgd --json --val-fraction 0";
+        run(&quick(&out, &flags.split_whitespace().chain(fixed.split_whitespace()).collect::<Vec<_>>()));
+        let bytes = fs::read(out.join("model.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        file.tensor("2.weight").unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let (one, four) = (weights("one", "--batch-size 64"), weights("four", "--batch-size 16 --accumulate 4"));
+    // Sums of 64 gradients in another order, for 30 steps.
+    assert!(one.iter().zip(&four).all(|(a, b)| (a - b).abs() < 1e-4));
+    assert!(one.iter().zip(&weights("less", "--batch-size 16")).any(|(a, b)| (a - b).abs() > 1e-2));
 }
 
 fn killed_and_resumed(model: &[&str], kills: &[u64]) {

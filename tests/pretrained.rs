@@ -73,7 +73,7 @@ fn a_network_of_others_is_as_good_here_whatever_its_file_is_called() {
     let mut data = data::load(folder.join("../cifar10-subset").to_str().unwrap(), data::DEFAULT_SIZE).unwrap();
     assert_eq!(data.classes, trained.about.classes);
     data.preprocessing = trained.about.preprocessing.clone();
-    let scores = evaluate(&trained.load(&device).unwrap(), &data, &data.test.clone().unwrap(), &device, 256, 1).unwrap();
+    let scores = evaluate(&trained.load(&device).unwrap(), &data, &data.test.clone().unwrap(), &device, 256, 1).unwrap().scores();
     let right = (0..10).map(|class| scores.confusion_matrix[class][class]).sum::<u64>();
     println!("{right} of 2,000 right");
     // As published for these 2,000 pictures, and two for ties that rounding decides.

@@ -8,7 +8,7 @@ use mappa::data::{self, Dataset, Sidecar};
 use mappa::io::picture;
 use mappa::metrics::Scores;
 use mappa::nn::{Context, Module, named_parameters};
-use mappa::train::{self, Classifier, Options, Outcome, Run, Settings, Trained};
+use mappa::train::{self, Classifier, Config, Options, Outcome, Run, Settings, Trained};
 use mappa::verify;
 use mappa::{DType, Device, Error, Result, Tensor, autodiff, models};
 use serde_json::json;
@@ -35,31 +35,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
             (Some(run), config, data)
         }
         None => {
-            let mut settings = args.settings()?;
-            settings.model = settings.model.map(|model| described(&model)).transpose()?;
-            let source = settings.data.as_deref().unwrap_or("digits");
-            let weights = weights(&settings)?;
-            let size = settings.size.or(weights.as_ref().map(|about| about.input[1])).unwrap_or(data::DEFAULT_SIZE);
-            let mut data = load(source, size, settings.val_fraction, settings.seed)?;
-            if let Some(size) = settings.size.filter(|&size| [data.height, data.width] != [size; 2]) {
-                return Err(Error::Config(format!(
-                    "--size {size}: the images of {source} are {} x {}; only pictures are resized",
-                    data.height, data.width
-                )));
-            }
-            if let Some(about) = &weights {
-                if about.input[0] != data.channels {
-                    return Err(Error::Config(format!(
-                        "--weights {}: the network takes {} channels, but the images of {source} have {}",
-                        settings.weights.as_deref().unwrap_or(""),
-                        about.input[0],
-                        data.channels
-                    )));
-                }
-                // Preprocessing belongs to the weights.
-                data.preprocessing = about.preprocessing.clone();
-            }
-            let config = settings.resolve(&data, weights.as_ref())?;
+            let (data, config) = prepare(args.settings()?, &mut None)?;
             (None, config, data)
         }
     };
@@ -147,6 +123,46 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A data set with what it was read by: source, size, share and seed of the validation part.
+pub type Loaded = ((String, usize, Option<f64>, Option<u64>), Dataset);
+
+/// The data set and the complete configuration that settings mean. A data set that is `loaded` already is not read again.
+pub fn prepare(mut settings: Settings, loaded: &mut Option<Loaded>) -> Result<(Dataset, Config)> {
+    settings.model = settings.model.map(|model| described(&model)).transpose()?;
+    let weights = weights(&settings)?;
+    let source = settings.data.clone().unwrap_or_else(|| "digits".into());
+    let size = settings.size.or(weights.as_ref().map(|about| about.input[1])).unwrap_or(data::DEFAULT_SIZE);
+    let key = (source.clone(), size, settings.val_fraction, settings.seed);
+    let mut data = match loaded {
+        Some((own, data)) if *own == key => data.clone(),
+        _ => {
+            let data = load(&source, size, settings.val_fraction, settings.seed)?;
+            *loaded = Some((key, data.clone()));
+            data
+        }
+    };
+    if let Some(size) = settings.size.filter(|&size| [data.height, data.width] != [size; 2]) {
+        return Err(Error::Config(format!(
+            "--size {size}: the images of {source} are {} x {}; only pictures are resized",
+            data.height, data.width
+        )));
+    }
+    if let Some(about) = &weights {
+        if about.input[0] != data.channels {
+            return Err(Error::Config(format!(
+                "--weights {}: the network takes {} channels, but the images of {source} have {}",
+                settings.weights.as_deref().unwrap_or(""),
+                about.input[0],
+                data.channels
+            )));
+        }
+        // Preprocessing belongs to the weights.
+        data.preprocessing = about.preprocessing.clone();
+    }
+    let config = settings.resolve(&data, weights.as_ref())?;
+    Ok((data, config))
+}
+
 /// Unreadable pictures that are named.
 const SKIPPED_SHOWN: usize = 5;
 
@@ -191,7 +207,7 @@ pub fn profile(costs: &mut [Cost], seconds: f64, peak: Peak) {
     note(format!("operations took {busy:.2} s of {seconds:.2} s; the rest is the host's: batches, recording, waiting, files"));
 }
 
-pub fn load(source: &str, size: usize, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {
+fn load(source: &str, size: usize, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {
     data::load(source, size)?.with_validation(val_fraction.unwrap_or(0.1), seed.unwrap_or(1))
 }
 
@@ -229,7 +245,7 @@ fn summarize(outcome: &Outcome, run: &Run) {
 }
 
 /// The model that a person names: the text of a description, where it is the name of a file that ends in .toml.
-pub fn described(model: &str) -> Result<String> {
+fn described(model: &str) -> Result<String> {
     if !model.ends_with(".toml") {
         return Ok(model.to_owned());
     }
@@ -247,7 +263,7 @@ fn in_file(model: Option<&str>, error: Error) -> Error {
 }
 
 /// What belongs to the weights that training begins with.
-pub fn weights(settings: &Settings) -> Result<Option<Sidecar>> {
+fn weights(settings: &Settings) -> Result<Option<Sidecar>> {
     let Some(path) = &settings.weights else { return Ok(None) };
     let trained = Trained::find(Path::new(path))?;
     let Some(trained) = trained else {
@@ -312,7 +328,7 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
         (None, Some(val)) => (val, "validation"),
         (None, None) => (&data.train, "training"),
     };
-    let scores = train::evaluate(&module, &data, part, &device, args.batch_size, 1)?;
+    let scores = train::evaluate(&module, &data, part, &device, args.batch_size, 1)?.scores();
     if args.device.json {
         let mut line = json!({ "event": "eval" });
         if let (Some(line), Ok(serde_json::Value::Object(scores))) = (line.as_object_mut(), serde_json::to_value(&scores)) {

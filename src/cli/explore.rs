@@ -1,10 +1,10 @@
 //! Choosing settings: `mappa lr-find`, `mappa sweep`, `mappa compare`.
 
-use super::commands::{described, load, weights};
+use super::commands::prepare;
 use super::{CompareArgs, LrFindArgs, SweepArgs, note, open_device, say};
 use mappa::rng::Stream;
-use mappa::train::{self, Config, Options, Run, Settings};
-use mappa::{Error, Result, data};
+use mappa::train::{self, Config, Options, Run};
+use mappa::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,25 +12,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// The data set and the complete configuration that settings mean.
-fn resolve(mut settings: Settings) -> Result<(data::Dataset, Config)> {
-    settings.model = settings.model.map(|model| described(&model)).transpose()?;
-    let about = weights(&settings)?;
-    let size = settings.size.or(about.as_ref().map(|about| about.input[1])).unwrap_or(data::DEFAULT_SIZE);
-    let mut data = load(settings.data.as_deref().unwrap_or("digits"), size, settings.val_fraction, settings.seed)?;
-    if let Some(about) = &about {
-        data.preprocessing = about.preprocessing.clone();
-    }
-    let config = settings.resolve(&data, about.as_ref())?;
-    data.preprocessing = config.preprocessing.clone();
-    Ok((data, config))
-}
-
 pub fn lr_find(args: &LrFindArgs) -> Result<ExitCode> {
     if !(args.from > 0.0 && args.to > args.from && args.to.is_finite()) || args.steps < 10 {
         return Err(Error::Config("--from must be above 0 and below --to, and --steps at least 10".into()));
     }
-    let (data, config) = resolve(args.settings.clone())?;
+    let (data, config) = prepare(args.settings.clone(), &mut None)?;
     let (device, line) = open_device(&args.device)?;
     if !args.device.json {
         note(format!("device  {line}"));
@@ -116,14 +102,14 @@ pub fn sweep(args: &SweepArgs) -> Result<ExitCode> {
     let axes = args.tries.iter().map(|text| axis(text)).collect::<Result<Vec<_>>>()?;
     let points = points(&axes, args.random, args.settings.seed.unwrap_or(1))?;
     // Every combination is checked before the first is trained.
-    let mut runs = Vec::new();
+    let (mut runs, mut loaded) = (Vec::new(), None);
     for point in &points {
         let mut settings = args.settings.clone();
         for (key, value) in point {
             settings.set(&format!("{key}={value}"))?;
         }
-        resolve(settings.clone())?;
-        runs.push((point, settings));
+        let (data, config) = prepare(settings, &mut loaded)?;
+        runs.push((point, data, config));
     }
     if args.out.exists() {
         return Err(Error::Config(format!("--out {}: exists already; give another", args.out.display())));
@@ -134,8 +120,7 @@ pub fn sweep(args: &SweepArgs) -> Result<ExitCode> {
         note(format!("device  {line}; {} runs in {}", runs.len(), args.out.display()));
     }
     let mut rows = Vec::new();
-    for (n, (point, settings)) in runs.into_iter().enumerate() {
-        let (data, config) = resolve(settings)?;
+    for (n, (point, data, config)) in runs.into_iter().enumerate() {
         let run = Run::create(Some(&args.out.join(format!("{:03}", n + 1))), &config, &device)?;
         let (mut ignored, mut silent) = (|_: &train::Event| {}, |_: &str| {});
         let interrupt = Arc::new(AtomicBool::new(false));

@@ -94,8 +94,7 @@ fn images(data: &Dataset, samples: &[usize], augment: Augment, seed: u64, epoch:
     let options = LoaderOptions { batch_size: samples.len(), augment, seed, epoch, ..LoaderOptions::default() };
     let Preprocessing { scale, mean, std } = &data.preprocessing;
     let area = data.height * data.width;
-    // Of a range of 0..16 the largest value is white.
-    let white = if *scale > 1.0 { 255.0 / scale } else { 1.0 };
+    let white = data.preprocessing.white();
     let mut all = Vec::new();
     for batch in Loader::new(data, &part, options)? {
         for image in batch?.images.chunks_exact(data.channels * area) {

@@ -26,6 +26,11 @@ impl Preprocessing {
         Preprocessing { scale: 255.0, mean: vec![0.0; channels], std: vec![1.0; channels] }
     }
 
+    /// The factor that makes the largest pixel, of a range of 0..16 for one, 255.
+    pub fn white(&self) -> f32 {
+        if self.scale > 1.0 { 255.0 / self.scale } else { 1.0 }
+    }
+
     /// Gives each channel of the samples `[C, area]` of a part mean 0 and standard deviation 1; rounded to four digits, as people write them down.
     ///
     /// # Errors

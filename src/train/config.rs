@@ -44,7 +44,7 @@ pub struct Settings {
     /// Samples a batch [default: 64, small sets 32]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
     pub batch_size: Option<usize>,
-    /// Batches a step, whose gradients are averaged [default: 1]
+    /// Batches a step, whose gradients are averaged over all their images [default: 1]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
     pub accumulate: Option<usize>,
     /// Learning rate, the largest of the schedule [default: 0.003, small sets 0.005, with weights 0.001, sgd 0.05]

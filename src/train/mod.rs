@@ -27,6 +27,7 @@ use crate::optim::{Ema, LossScaling, Optimizer, ParamGroup, Schedule};
 use crate::tensor::Tensor;
 use crate::tensor::ops::Reduction;
 use frozen::{Tail, freeze};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -100,29 +101,14 @@ pub struct Outcome {
     /// What is seen of the run in plain words, and what to try next.
     pub verdict: Vec<String>,
     /// The file for people.
-    pub report: std::path::PathBuf,
-}
-
-/// The accuracy and more of a module on a part of a data set.
-///
-/// # Errors
-/// Those of [`answers`].
-pub fn evaluate(
-    module: &dyn Module,
-    data: &Dataset,
-    part: &Arc<Part>,
-    device: &Device,
-    batch_size: usize,
-    workers: usize,
-) -> Result<Scores> {
-    answers(module, data, part, device, batch_size, workers).map(|predictions| predictions.scores())
+    pub report: PathBuf,
 }
 
 /// What a module answers on a part of a data set, in its order.
 ///
 /// # Errors
 /// Errors of the device; [`Error::Shape`] when the images do not fit the module.
-pub fn answers(
+pub fn evaluate(
     module: &dyn Module,
     data: &Dataset,
     part: &Arc<Part>,
@@ -154,9 +140,7 @@ pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) 
     let build = || models::build(&config.model, config.input, config.classes.len(), device, config.seed);
     let module = build()?;
     if !config.weights.is_empty() && !run.has_checkpoint() {
-        let trained = Trained::find(config.weights.as_ref())?;
-        let file = trained.map_or_else(|| config.weights.clone().into(), |trained| trained.weights);
-        let new_head = models::transfer(&module, &file)?;
+        let (file, new_head) = begin(&module, config)?;
         let head = if new_head { format!("{}, is new: {} classes", models::head(&module), config.classes.len()) } else { "too".into() };
         (options.on_note)(&format!("weights {}; the last layer{}{head}", file.display(), if new_head { ", " } else { " " }));
     }
@@ -208,6 +192,50 @@ pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) 
         images: 0,
     };
     trainer.run(options)
+}
+
+/// Loads the weights to begin with: their file, and whether the last layer is new.
+fn begin(module: &Sequential, config: &Config) -> Result<(PathBuf, bool)> {
+    let trained = Trained::find(config.weights.as_ref())?;
+    let file = trained.map_or_else(|| config.weights.clone().into(), |trained| trained.weights);
+    let new_head = models::transfer(module, &file)?;
+    Ok((file, new_head))
+}
+
+/// The training batches of an epoch from one on.
+fn training_batches(config: &Config, data: &Dataset, epoch: u64, first_batch: usize, workers: usize) -> Result<Loader> {
+    let augment = config.augmentation;
+    let options = LoaderOptions { batch_size: config.batch_size, shuffle: true, augment, seed: config.seed, epoch, workers, first_batch };
+    Loader::new(data, &data.train, options)
+}
+
+/// What is minimised: the cross-entropy of the logits with smoothed, weighted and mixed classes, and the sum of absolute weights.
+fn objective(
+    config: &Config,
+    module: &Sequential,
+    weight: Option<&Tensor>,
+    logits: &Tensor,
+    target: &Tensor,
+    mix: Option<&Mix>,
+) -> Result<Tensor> {
+    let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
+    let entropy = |target: &Tensor| match weight {
+        Some(weight) => logits.cross_entropy(target, Some(weight), smoothed, Reduction::Mean),
+        None => logits.cross_entropy(target, None, smoothed, Reduction::None)?.mean(None, false),
+    };
+    let mut loss = entropy(target)?;
+    if let Some(mix) = mix {
+        let other = entropy(&Tensor::from_slice(logits.device(), &[mix.targets.len()], &mix.targets)?)?;
+        loss = loss.affine(mix.share as f64, 0.0)?.add(&other.affine(1.0 - mix.share as f64, 0.0)?)?;
+    }
+    if config.l1 > 0.0 {
+        for (_, parameter) in nn::named_parameters(module) {
+            if parameter.is_trainable() && parameter.shape().iter().count() >= 2 {
+                loss = loss.add(&parameter.tensor().unary(Unary::Abs)?.sum(None, false)?.affine(config.l1, 0.0)?)?;
+            }
+        }
+    }
+    Ok(loss)
 }
 
 /// The trainable parameters in groups: the last layer's and the others', with and without weight decay.
@@ -280,13 +308,10 @@ struct Trainer<'a> {
 
 impl Trainer<'_> {
     fn run(mut self, options: &mut Options) -> Result<Outcome> {
-        let mut epoch_loss = 0.0;
-        while self.state.step < self.total && !self.state.finished {
+        // Of a run that was at its end already, what its last epoch reached.
+        let mut epoch_loss = self.run.epochs()?.last().and_then(|event| event.train_loss).unwrap_or(0.0);
+        while self.state.step < self.total && !self.state.stopped {
             epoch_loss = self.epoch(options)?;
-        }
-        if !self.state.finished {
-            self.state.finished = true;
-            self.save(options)?;
         }
         self.finish(epoch_loss, options)
     }
@@ -294,19 +319,7 @@ impl Trainer<'_> {
     fn epoch(&mut self, options: &mut Options) -> Result<f64> {
         let (config, data) = (self.config, self.data);
         let epoch = self.state.epoch;
-        let mut loader = Loader::new(
-            data,
-            &data.train,
-            LoaderOptions {
-                batch_size: config.batch_size,
-                shuffle: true,
-                augment: config.augmentation,
-                seed: config.seed,
-                epoch,
-                workers: options.workers,
-                first_batch: self.state.batch as usize,
-            },
-        )?;
+        let mut loader = training_batches(config, data, epoch, self.state.batch as usize, options.workers)?;
         loop {
             let asked = Instant::now();
             let batches = loader.by_ref().take(config.accumulate).collect::<Result<Vec<Batch>>>()?;
@@ -353,7 +366,7 @@ impl Trainer<'_> {
         let since = self.state.best.map_or(0, |best| epoch + 1 - best.highest_epoch);
         if config.patience > 0 && since >= config.patience && self.state.step < self.total {
             (options.on_note)(&format!("stopped early: {since} epochs have not improved on the best {}", config.best_by));
-            self.state.finished = true;
+            self.state.stopped = true;
             self.save(options)?;
             return Ok(train_loss);
         }
@@ -368,11 +381,11 @@ impl Trainer<'_> {
         let config = self.config;
         self.optimizer.zero_grad();
         let mut total: Option<Tensor> = None;
+        let samples: usize = batches.iter().map(Batch::len).sum();
         for (i, batch) in batches.iter().enumerate() {
-            let shape = [&[batch.len()], &self.shape[..]].concat();
-            let x = Tensor::from_slice(device, &shape, &batch.images)?;
-            let target = Tensor::from_slice(device, &[batch.len()], &batch.targets)?;
-            let loss = self.backward(i as u64, batches.len(), &x, &target, batch.mix.as_ref());
+            let (x, target) = self.tensors(batch, device)?;
+            let share = batch.len() as f64 / samples as f64;
+            let loss = self.backward(i as u64, share, &x, &target, batch.mix.as_ref());
             let loss = loss.map_err(|error| self.keep_evidence(error, &x, &target))?.detach();
             total = Some(total.map_or(Ok(loss.clone()), |sum| sum.add(&loss))?);
         }
@@ -384,8 +397,7 @@ impl Trainer<'_> {
         };
         let updated = update().map_err(|error| during("the optimiser's step", error));
         if let (Err(error), Some(batch)) = (&updated, batches.last()) {
-            let x = Tensor::from_slice(device, &[&[batch.len()], &self.shape[..]].concat(), &batch.images)?;
-            let target = Tensor::from_slice(device, &[batch.len()], &batch.targets)?;
+            let (x, target) = self.tensors(batch, device)?;
             return Err(self.keep_evidence(error.clone(), &x, &target));
         }
         if let Some((average, _)) = &mut self.average {
@@ -395,33 +407,23 @@ impl Trainer<'_> {
         total.ok_or_else(|| Error::Config("a step of no batches".into()))
     }
 
-    /// The gradients of a batch, one of `batches` of the step; returns its share of the step's loss.
-    fn backward(&mut self, micro_step: u64, batches: usize, x: &Tensor, target: &Tensor, mix: Option<&Mix>) -> Result<Tensor> {
+    /// Images (or features) and classes of a batch.
+    fn tensors(&self, batch: &Batch, device: &Device) -> Result<(Tensor, Tensor)> {
+        let x = Tensor::from_slice(device, &[&[batch.len()], &self.shape[..]].concat(), &batch.images)?;
+        Ok((x, Tensor::from_slice(device, &[batch.len()], &batch.targets)?))
+    }
+
+    /// The gradients of a batch that has a `share` of the step's samples; returns its part of the step's loss.
+    fn backward(&mut self, micro_step: u64, share: f64, x: &Tensor, target: &Tensor, mix: Option<&Mix>) -> Result<Tensor> {
         let config = self.config;
         let mut context = Context::train(config.seed, self.state.step).micro_step(micro_step);
         // What the layers make of it has the type of the input; weights, statistics and the loss are f32.
         let x = if config.half() { x.cast(DType::F16)? } else { x.clone() };
         let tail = Tail { module: &self.module, start: self.start, shape: &self.shape };
         let logits = tail.forward(&mut context, &x)?.cast(DType::F32)?;
-        let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
-        let entropy = |target: &Tensor| match &self.weight {
-            Some(weight) => logits.cross_entropy(target, Some(weight), smoothed, Reduction::Mean),
-            None => logits.cross_entropy(target, None, smoothed, Reduction::None)?.mean(None, false),
-        };
-        let mut loss = entropy(target)?;
-        if let Some(mix) = mix {
-            let other = entropy(&Tensor::from_slice(x.device(), &[mix.targets.len()], &mix.targets)?)?;
-            loss = loss.affine(mix.share as f64, 0.0)?.add(&other.affine(1.0 - mix.share as f64, 0.0)?)?;
-        }
-        if config.l1 > 0.0 {
-            for (_, parameter) in nn::named_parameters(&self.module) {
-                if parameter.is_trainable() && parameter.shape().iter().count() >= 2 {
-                    loss = loss.add(&parameter.tensor().unary(Unary::Abs)?.sum(None, false)?.affine(config.l1, 0.0)?)?;
-                }
-            }
-        }
-        if batches > 1 {
-            loss = loss.affine(1.0 / batches as f64, 0.0)?;
+        let mut loss = objective(config, &self.module, self.weight.as_ref(), &logits, target, mix)?;
+        if share < 1.0 {
+            loss = loss.affine(share, 0.0)?;
         }
         self.optimizer.scale_loss(&loss)?.backward().map_err(|error| during("the backward pass", error))?;
         Ok(loss)
@@ -433,13 +435,13 @@ impl Trainer<'_> {
     }
 
     fn score(&self, part: &Option<Arc<Part>>, options: &Options) -> Result<Option<Scores>> {
-        Ok(self.answers(part, options)?.map(|predictions| predictions.scores()))
+        Ok(self.answers(part, options)?.as_ref().map(Predictions::scores))
     }
 
     fn answers(&self, part: &Option<Arc<Part>>, options: &Options) -> Result<Option<Predictions>> {
         let tail = Tail { module: self.kept(), start: self.start, shape: &self.shape };
         let Some(part) = part else { return Ok(None) };
-        answers(&tail, self.data, part, options.device, self.config.batch_size, options.workers).map(Some)
+        evaluate(&tail, self.data, part, options.device, self.config.batch_size, options.workers).map(Some)
     }
 
     /// Saves what reproduces an operation whose result is not finite: the batch, and the weights before the step (in the optimiser's step its
@@ -552,7 +554,13 @@ impl Trainer<'_> {
             epochs: &self.run.epochs()?,
             steps: self.state.step,
             seconds,
-            judged: judged.zip(part.as_ref()).map(|((answers, _), part)| (name, answers, self.pictures, &**part)),
+            judged: judged.zip(part.as_ref()).map(|((answers, scores), part)| report::Judged {
+                part: name,
+                answers,
+                scores,
+                data: self.pictures,
+                images: part,
+            }),
             verdict: &verdict,
         };
         report::write(&path, &shown)?;

@@ -1,19 +1,18 @@
 //! The learning-rate range test: Smith 2015, "Cyclical learning rates for training neural networks", arXiv:1506.01186, section 3.3.
 
-use super::{Config, Options, groups};
-use crate::data::{Dataset, Loader, LoaderOptions};
+use super::frozen::freeze;
+use super::{Config, Options, begin, class_weights, groups, objective, training_batches};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::models;
 use crate::nn::{Context, Module};
-use crate::op::CrossEntropyOptions;
 use crate::optim::Optimizer;
 use crate::tensor::Tensor;
-use crate::tensor::ops::Reduction;
 
 /// Share of the past in the smoothed loss.
 const SMOOTHING: f64 = 0.9;
 
-/// Learning rates that grow exponentially from step to step, each with the smoothed training loss there. Ends early when that is four times the lowest.
+/// Learning rates that grow exponentially from step to step, each with the smoothed training loss there, in f32 and one batch a step. Ends early when that is four times the lowest.
 ///
 /// # Errors
 /// Errors of the configuration, the data and the device.
@@ -21,27 +20,14 @@ pub fn lr_range(config: &Config, data: &Dataset, [from, to]: [f64; 2], steps: us
     let device = options.device;
     let module = models::build(&config.model, config.input, config.classes.len(), device, config.seed)?;
     if !config.weights.is_empty() {
-        let trained = super::Trained::find(config.weights.as_ref())?;
-        models::transfer(&module, &trained.map_or_else(|| config.weights.clone().into(), |trained| trained.weights))?;
+        begin(&module, config)?;
     }
-    super::frozen::freeze(&module, &config.freeze)?;
+    freeze(&module, &config.freeze)?;
     let mut optimizer = Optimizer::new(config.optimizer()?, groups(&module, config))?;
-    let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
+    let weight = class_weights(config, &data.train, device)?;
     let (mut curve, mut average, mut lowest) = (Vec::new(), 0.0, f64::INFINITY);
     for epoch in 0.. {
-        let loader = Loader::new(
-            data,
-            &data.train,
-            LoaderOptions {
-                batch_size: config.batch_size,
-                shuffle: true,
-                augment: config.augmentation,
-                seed: config.seed,
-                epoch,
-                workers: options.workers,
-                first_batch: 0,
-            },
-        )?;
+        let loader = training_batches(config, data, epoch, 0, options.workers)?;
         if loader.batches() == 0 {
             return Err(Error::data(&data.name, "holds no training images"));
         }
@@ -52,7 +38,7 @@ pub fn lr_range(config: &Config, data: &Dataset, [from, to]: [f64; 2], steps: us
             let target = Tensor::from_slice(device, &[batch.len()], &batch.targets)?;
             optimizer.zero_grad();
             let logits = module.forward(&mut Context::train(config.seed, step as u64), &x)?;
-            let loss = logits.cross_entropy(&target, None, smoothed, Reduction::None)?.mean(None, false)?;
+            let loss = objective(config, &module, weight.as_ref(), &logits, &target, batch.mix.as_ref())?;
             loss.backward()?;
             optimizer.step(lr)?;
             let loss = loss.item_blocking()? as f64;

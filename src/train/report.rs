@@ -31,9 +31,18 @@ pub(super) struct Report<'a> {
     pub(super) epochs: &'a [Event],
     pub(super) steps: u64,
     pub(super) seconds: f64,
-    /// Answers on the part that is reported, its name and its images; none where nothing was held back.
-    pub(super) judged: Option<(&'a str, &'a Predictions, &'a Dataset, &'a Part)>,
+    /// None where nothing was held back.
+    pub(super) judged: Option<Judged<'a>>,
     pub(super) verdict: &'a [String],
+}
+
+/// The part that is reported: its name, what was answered, and what was asked.
+pub(super) struct Judged<'a> {
+    pub(super) part: &'a str,
+    pub(super) answers: &'a Predictions,
+    pub(super) scores: &'a Scores,
+    pub(super) data: &'a Dataset,
+    pub(super) images: &'a Part,
 }
 
 /// What is seen of a run in plain words: confused classes, under- or overfitting, calibration, what to try next.
@@ -103,11 +112,10 @@ fn html(report: &Report) -> Result<String> {
     let config = report.config;
     let name = report.run.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
     let mut body = String::new();
-    let scores = report.judged.map(|(_, predictions, _, _)| predictions.scores());
     // Writing to a string cannot fail.
     let _ = write!(body, "<h1>{}</h1>", escape(&name));
-    match (&scores, report.judged) {
-        (Some(scores), Some((part, predictions, _, _))) => {
+    match &report.judged {
+        Some(Judged { part, answers: predictions, scores, .. }) => {
             let error = expected_calibration_error(&predictions.probabilities, predictions.classes, &predictions.targets, BINS)?;
             let macro_f1 = scores.f1.iter().sum::<f64>() / scores.f1.len().max(1) as f64;
             body.push_str("<div class=tiles>");
@@ -123,7 +131,7 @@ fn html(report: &Report) -> Result<String> {
             }
             body.push_str("</div>");
         }
-        _ => body.push_str("<p>No images were held back: there is no accuracy to report.</p>"),
+        None => body.push_str("<p>No images were held back: there is no accuracy to report.</p>"),
     }
     if !report.verdict.is_empty() {
         body.push_str("<ul class=verdict>");
@@ -133,14 +141,14 @@ fn html(report: &Report) -> Result<String> {
         body.push_str("</ul>");
     }
     curves(&mut body, report)?;
-    if let (Some(scores), Some((_, predictions, data, part))) = (&scores, report.judged) {
+    if let Some(Judged { answers: predictions, scores, data, images, .. }) = &report.judged {
         confusion(&mut body, config, scores);
         classes(&mut body, config, scores);
         body.push_str("<section><h2>Thresholds and confidence</h2><div class=charts>");
         thresholds(&mut body, config, predictions)?;
         reliability(&mut body, predictions);
         body.push_str("</div></section>");
-        mistakes(&mut body, config, predictions, data, part)?;
+        mistakes(&mut body, config, predictions, data, images)?;
     }
     about(&mut body, report)?;
     Ok(format!(
@@ -335,8 +343,7 @@ fn mistakes(body: &mut String, config: &Config, predictions: &Predictions, data:
 fn picture(pixels: &[u8], data: &Dataset) -> Option<String> {
     use base64::Engine;
     let (area, width, height) = (data.height * data.width, data.width as u32, data.height as u32);
-    // Of a range of 0..16 the largest value is white.
-    let white = if data.preprocessing.scale > 1.0 { 255.0 / data.preprocessing.scale } else { 1.0 };
+    let white = data.preprocessing.white();
     let at = |c: usize, x: u32, y: u32| {
         let pixel = pixels[c.min(data.channels - 1) * area + (y * width + x) as usize];
         (pixel as f32 * white).round().min(255.0) as u8

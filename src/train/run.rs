@@ -24,8 +24,8 @@ pub struct State {
     pub epoch_loss: f64,
     /// The weights kept so far.
     pub best: Option<Best>,
-    /// Training is complete.
-    pub finished: bool,
+    /// An early stop has ended the training.
+    pub stopped: bool,
 }
 
 /// The weights kept so far: the best on validation.
