@@ -394,6 +394,85 @@ fn diff_shows_layers_and_gradients() {
 }
 
 #[test]
+fn images_of_idx_files_are_asked_by_number_and_the_held_back_ones_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    // Two classes: bright on the left, bright on the right; pixels 0 to 16.
+    let (mut images, mut labels) = (Vec::new(), Vec::new());
+    for i in 0..60u8 {
+        images.extend((0..64).map(|p: u8| if (p % 8 < 4) == (i % 2 == 0) { 12 + i % 5 } else { i % 3 }));
+        labels.push(i % 2);
+    }
+    let file = |magic: u32, sizes: &[u32], body: &[u8]| -> Vec<u8> {
+        [magic].iter().chain(sizes).flat_map(|v| v.to_be_bytes()).chain(body.iter().copied()).collect()
+    };
+    fs::create_dir(at("data")).unwrap();
+    fs::write(at("data/train-images-idx3-ubyte"), file(0x803, &[60, 8, 8], &images)).unwrap();
+    fs::write(at("data/train-labels-idx1-ubyte"), file(0x801, &[60], &labels)).unwrap();
+    fs::write(at("data/dataset.toml"), "classes = [\"left\", \"right\"]\nscale = 16\n").unwrap();
+    let out = at("run");
+    run(&[
+        "train",
+        "--device",
+        "cpu",
+        "--data",
+        &at("data"),
+        "--model",
+        "mlp",
+        "--epochs",
+        "4",
+        "--val-fraction",
+        "0.2",
+        "--json",
+        "--out",
+        &out,
+    ]
+    .map(str::to_owned));
+    let eval: serde_json::Value =
+        serde_json::from_str(run(&["eval", &out, "--json", "--device", "cpu"].map(str::to_owned)).trim()).unwrap();
+    let done = fs::read_to_string(Path::new(&out).join("metrics.jsonl")).unwrap();
+    let done: serde_json::Value = serde_json::from_str(done.lines().last().unwrap()).unwrap();
+    assert_eq!(eval["confusion_matrix"].to_string(), "[[6,0],[0,6]]");
+    assert_eq!(eval["loss"], done["val_loss"]);
+    for (n, class) in [(0, "left"), (17, "right"), (59, "right")] {
+        let image = format!("{}:{n}", at("data/train-images-idx3-ubyte"));
+        let line: serde_json::Value =
+            serde_json::from_str(run(&["predict", &out, &image, "--json", "--device", "cpu"].map(str::to_owned)).trim()).unwrap();
+        assert_eq!((line["class"].as_str(), line["path"].as_str()), (Some(class), Some(image.as_str())));
+    }
+    refused(
+        &["predict", &out, &format!("{}:60", at("data/train-images-idx3-ubyte")), "--device", "cpu"],
+        2,
+        &["train-images-idx3-ubyte:60", "60 images"],
+    );
+    refused(&["predict", &out, &format!("{}:0", at("data/train-labels-idx1-ubyte")), "--device", "cpu"], 2, &["train-labels"]);
+}
+
+#[test]
+fn every_loss_learns_and_a_run_that_stopped_early_goes_on_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    for loss in mappa::train::LOSSES {
+        let out = folder.path().join(loss);
+        let out = out.display().to_string();
+        let args =
+            format!("train --device cpu --model mlp --max-steps 240 --json --loss {loss} --class-weights balanced --mixup 0.1 --out {out}");
+        let text = run(&args.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let done: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert!(done["test_accuracy"].as_f64().unwrap() > 0.8, "{loss}: {done}");
+    }
+    let out = folder.path().join("patient").display().to_string();
+    let args = ["train", "--device", "cpu", "--model", "mlp", "--lr", "1e-9", "--patience", "2", "--epochs", "9", "--json", "--out", &out];
+    let epochs = || fs::read_to_string(Path::new(&out).join("metrics.jsonl")).unwrap().lines().filter(|l| l.contains("\"epoch\",")).count();
+    run(&args.map(str::to_owned));
+    let first = epochs();
+    assert!(first < 9, "{first} epochs");
+    run(&["train", "--resume", &out, "--device", "cpu", "--json"].map(str::to_owned));
+    assert_eq!(epochs(), first);
+    run(&["train", "--resume", &out, "--device", "cpu", "--epochs", "20", "--json"].map(str::to_owned));
+    assert_eq!(epochs(), first + 2);
+}
+
+#[test]
 fn a_run_can_be_measured_and_asked() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
@@ -470,6 +549,77 @@ fn a_killed_run_with_everything_resumes_to_the_same_weights() {
     let flags = "--model resnet8 --batch-size 16 --accumulate 3 --ema 0.9 --mixup 0.4 --cutmix 1 --rotate 5 --crop 0.6 --jitter 0.2 --erase 0.2 \
                  --warmup-steps 5 --schedule cosine --class-weights balanced --l1 1e-5 --clip-grad-norm 1 --best-by loss";
     killed_and_resumed(&flags.split_whitespace().collect::<Vec<_>>(), &[3, 9, 15, 21, 33]);
+}
+
+/// Whatever the process is doing: starting, computing, or writing a checkpoint.
+#[test]
+fn a_run_killed_at_random_moments_ends_with_the_same_weights() {
+    let (kills, steps) = if std::env::var("MAPPA_FULL").is_ok() { (60, "3000") } else { (6, "300") };
+    killed_at_random("cpu", kills, steps);
+}
+
+/// As above on a GPU, a software one where there is no other.
+#[test]
+#[ignore = "takes minutes on a software adapter; run with --run-ignored all"]
+fn a_run_on_a_gpu_killed_at_random_moments_ends_with_the_same_weights() {
+    killed_at_random("gpu", 12, "120");
+}
+
+fn killed_at_random(device: &str, kills: u64, steps: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let flags = "--model lenet5 --batch-size 16 --accumulate 2 --ema 0.9 --mixup 0.4 --randaugment 1 --schedule cosine --seed 5 --checkpoint-every 3";
+    let args = |out: &Path, steps: &str| -> Vec<String> {
+        let out = out.display().to_string();
+        ["train", "--device", device, "--json", "--max-steps", steps, "--epochs", "100", "--out", &out]
+            .into_iter()
+            .chain(flags.split_whitespace())
+            .map(str::to_owned)
+            .collect()
+    };
+    let timed = |args: &[String]| {
+        let started = std::time::Instant::now();
+        run(args);
+        started.elapsed().as_secs_f64()
+    };
+    let (start, all) = (timed(&args(&folder.path().join("start"), "1")), timed(&args(&whole, steps)));
+    // Some are killed before their first step, most in the midst of their share of the steps.
+    let mean = (all - start).max(0.0) / kills as f64;
+    let binary = assert_cmd::cargo::cargo_bin("mappa");
+    let resume = ["train", "--resume", &killed.display().to_string(), "--device", device, "--json"].map(str::to_owned).to_vec();
+    let (mut done, mut at) = (0, Vec::new());
+    loop {
+        let command = if killed.join("config.toml").exists() { resume.clone() } else { args(&killed, steps) };
+        // What was killed while it wrote config.toml is no run yet, and its folder is not empty.
+        if command != resume {
+            let _ = fs::remove_dir_all(&killed);
+        }
+        let mut child = std::process::Command::new(&binary).args(command).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let patience = mappa::rng::Stream::new(7, "kills", done, 0).uniform(0) as f64 * 2.0 * mean + 0.7 * start;
+        let begun = std::time::Instant::now();
+        while child.try_wait().unwrap().is_none() && (done >= kills || begun.elapsed().as_secs_f64() < patience) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        at.push(fs::read_to_string(killed.join("checkpoints/last")).unwrap_or_default().trim().to_owned());
+        done += 1;
+    }
+    println!("{done} kills on {device}, with the last checkpoint {at:?}");
+    assert!(done >= kills / 2, "the run ended after {done} kills");
+    let last = format!("checkpoints/{:08}", steps.parse::<u64>().unwrap());
+    for name in [
+        "model.safetensors".to_owned(),
+        format!("{last}/model.safetensors"),
+        format!("{last}/optimizer.safetensors"),
+        format!("{last}/ema.safetensors"),
+    ] {
+        assert!(fs::read(whole.join(&name)).unwrap() == fs::read(killed.join(&name)).unwrap(), "{name} differs");
+    }
 }
 
 #[test]

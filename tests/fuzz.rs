@@ -127,7 +127,7 @@ fn fuzz_data(name: &str, file: &str, seeds: &[Vec<u8>], default: u64, prepare: i
     let dir = tempfile::tempdir().unwrap();
     prepare(dir.path());
     let path = dir.path().join(file);
-    let source = if file.ends_with("bin") { dir.path() } else { &path };
+    let source = if file.ends_with("bin") || file.ends_with("npy") { dir.path() } else { &path };
     fuzz(name, seeds, default, |bytes| {
         std::fs::write(&path, bytes).unwrap();
         data::load(source.to_str().unwrap(), 4).is_ok()
@@ -138,6 +138,26 @@ fn fuzz_data(name: &str, file: &str, seeds: &[Vec<u8>], default: u64, prepare: i
 fn cifar_files() {
     let rows: Vec<u8> = (0..3 * 3073usize).map(|i| if i.is_multiple_of(3073) { (i / 3073) as u8 } else { i as u8 }).collect();
     fuzz_data("cifar", "data_batch_1.bin", &[rows], 2_000, |_| {});
+}
+
+#[test]
+fn arrays_of_numpy() {
+    let npy = |descr: &str, shape: &str, values: &[u8]| -> Vec<u8> {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}\n");
+        [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), values].concat()
+    };
+    let (images, labels) = (npy("|u1", "3, 4, 5", &[7; 60]), npy("<u2", "3,", &[0, 0, 1, 0, 1, 0]));
+    let archive = |method| {
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for (name, bytes) in [("x_train.npy", &images), ("y_train.npy", &labels)] {
+            writer.start_file(name, zip::write::SimpleFileOptions::default().compression_method(method)).unwrap();
+            std::io::Write::write_all(&mut writer, bytes).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
+    };
+    let seeds = [archive(zip::CompressionMethod::Stored), archive(zip::CompressionMethod::Deflated)];
+    fuzz_data("npz", "set.npz", &seeds, 3_000, |_| {});
+    fuzz_data("npy", "x_train.npy", std::slice::from_ref(&images), 3_000, |dir| std::fs::write(dir.join("y_train.npy"), &labels).unwrap());
 }
 
 #[cfg(feature = "image")]

@@ -535,6 +535,7 @@ fn models_fit_their_data_on_the_null_device() {
             // Five halvings, or three after a convolution without padding, leave nothing of smaller images.
             let smallest = match name {
                 "vgg11_bn" | "vgg16_bn" => 32,
+                "alexnet" => 8,
                 "squeezenet1_0" => 29,
                 "squeezenet1_1" => 17,
                 _ => 1,
@@ -584,6 +585,19 @@ fn lenet5_is_the_published_network_on_mnist_and_pads_small_images() {
     assert_eq!(named_parameters(&digits)[4].1.shape()[..], [120, 16 * 2 * 2]);
     let error = models::build("lenet5", [1, 3, 8], 10, &device, 0).err().unwrap().to_string();
     assert_eq!(error, "lenet5 halves the image twice and needs at least 4x4 pixels, got 3x8; use --model mlp");
+}
+
+#[test]
+fn alexnet_is_torchvisions_at_224_and_small_below_65() {
+    let (device, _) = Device::null();
+    let model = models::build("alexnet", [3, 224, 224], 1000, &device, 0).unwrap();
+    // torchvision.models.alexnet's number of parameters.
+    assert_eq!(count(&model), 61_100_840);
+    let all = names(&model);
+    for expected in ["features.0.weight", "features.10.bias", "classifier.1.weight", "classifier.6.bias"] {
+        assert!(all.iter().any(|name| name == expected), "{expected} is not in {all:?}");
+    }
+    assert!(count(&models::build("alexnet", [3, 32, 32], 10, &device, 0).unwrap()) < 10_000_000);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 pub mod checked;
 pub mod cpu;
-mod decorator;
+pub(crate) mod decorator;
 pub mod finite;
 #[cfg(feature = "gpu")]
 pub mod gpu;

@@ -2,10 +2,11 @@
 
 use super::peak::{self, Peak};
 use super::progress::Progress;
-use super::{DevicesArgs, DiffArgs, EvalArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device, say};
+use super::{
+    DeviceLoss, DevicesArgs, DiffArgs, EvalArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device, say,
+};
 use mappa::backend::profile::Cost;
 use mappa::data::{self, Dataset, Sidecar};
-use mappa::io::picture;
 use mappa::metrics::Scores;
 use mappa::nn::{Context, Module, named_parameters};
 use mappa::train::{self, Classifier, Config, Options, Outcome, Run, Settings, Trained};
@@ -72,12 +73,13 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
             note(format!("        left out: {} pictures more that cannot be read", data.skipped.len() - SKIPPED_SHOWN));
         }
         note(format!(
-            "model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}, label smoothing {}, augmentation {}",
+            "model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}, {}, label smoothing {}, augmentation {}",
             models::title(&config.model),
             config.optimizer,
             config.lr,
             config.schedule,
             config.batch_size,
+            config.loss,
             config.label_smoothing,
             config.augment
         ));
@@ -103,7 +105,15 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
             note(format!("        {line}"))
         }
     };
-    let mut options = Options { device: &device, workers: args.workers, interrupt, on_event: &mut on_event, on_note: &mut on_note };
+    let fallback = if args.on_device_loss == DeviceLoss::Cpu { Some(Device::cpu(args.device.threads)?) } else { None };
+    let mut options = Options {
+        device: &device,
+        workers: args.workers,
+        interrupt,
+        on_event: &mut on_event,
+        on_note: &mut on_note,
+        fallback: fallback.as_ref(),
+    };
     let outcome = train::train(&run, &config, &data, &mut options);
     drop(progress);
     let outcome = outcome.inspect_err(|error| {
@@ -287,10 +297,14 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
         return Err(Error::Config("--batch-size 0: give at least 1".into()));
     }
     let found = Trained::find(&args.source)?;
-    let own = found.as_ref().and_then(|trained| trained.data.clone());
-    let source = args.data.clone().or(own).unwrap_or_else(|| "digits".into());
+    let own = found.as_ref().and_then(|trained| trained.config.as_ref()).filter(|_| args.data.is_none());
+    let source = own.map(|config| config.data.clone()).or(args.data.clone()).unwrap_or_else(|| "digits".into());
     // Pictures are resized to what the model takes.
     let mut data = data::load(&source, found.as_ref().map_or(data::DEFAULT_SIZE, |trained| trained.about.input[1]))?;
+    if let Some(config) = own {
+        // The same images are held back as when it was trained.
+        data = data.with_validation(config.val_fraction, config.seed)?;
+    }
     let mut trained = match (found, &args.model) {
         (Some(trained), _) => trained,
         (None, Some(model)) => {
@@ -300,7 +314,7 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
                 input: [data.channels, data.height, data.width],
                 preprocessing: data.preprocessing.clone(),
             };
-            Trained { weights: args.source.clone(), about, data: None }
+            Trained { weights: args.source.clone(), about, config: None }
         }
         (None, None) => return Err(Error::Config(format!("{}: weights without a sidecar need --model", args.source.display()))),
     };
@@ -362,12 +376,11 @@ pub fn predict(args: &PredictArgs) -> Result<ExitCode> {
     let files = data::files(&args.files)?;
     let (device, _) = open_device(&args.device)?;
     let classifier = Classifier::load(&args.source, &device)?;
-    let [c, h, w] = classifier.input();
     let mut unreadable = 0;
     for some in files.chunks(args.batch_size) {
         let (mut readable, mut pixels) = (Vec::new(), Vec::new());
         for path in some {
-            match picture::read(path, c, h, w) {
+            match classifier.read(path) {
                 Ok(picture) => {
                     readable.push(path);
                     pixels.extend(picture);

@@ -99,8 +99,17 @@ struct TrainArgs {
     /// Time every operation, and show at the end where the time went
     #[arg(long, help_heading = "Options")]
     profile: bool,
+    /// When the GPU is lost or out of memory: stop, or go on from the last checkpoint on the CPU
+    #[arg(long, value_enum, default_value = "stop", help_heading = "Options")]
+    on_device_loss: DeviceLoss,
     #[command(flatten, next_help_heading = "Options")]
     device: DeviceArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum DeviceLoss {
+    Stop,
+    Cpu,
 }
 
 impl TrainArgs {
@@ -140,7 +149,7 @@ struct PredictArgs {
     /// A run's folder, or a file of weights with its sidecar, a TOML file of the same stem
     #[arg(value_name = "RUN|WEIGHTS")]
     source: PathBuf,
-    /// Pictures to classify, or folders of them; - reads their names from stdin, one a line
+    /// Pictures to classify, or folders of them; IDX_FILE:17 is image 17 (from 0) of a file of IDX images; - reads names from stdin, one a line
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Classes shown of each picture [default: 3, with --json 5]

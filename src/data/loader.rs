@@ -218,11 +218,11 @@ impl Recipe {
         } else {
             // Where no value lies between two pixels', a table has it.
             let raw: [f32; 256] = std::array::from_fn(|pixel| pixel as f32);
-            let tables = if augment.jitter == 0.0 { &self.tables } else { &vec![raw; self.tables.len()] };
+            let tables = if !augment.recolours() { &self.tables } else { &vec![raw; self.tables.len()] };
             self.shift_and_mirror(draw, pixels, image, tables);
         }
-        augment.recolour(draw, image, self.tables.len());
-        if map.is_some() || augment.jitter != 0.0 {
+        augment.recolour(draw, image, self.tables.len(), size);
+        if map.is_some() || augment.recolours() {
             let Preprocessing { scale, mean, std } = &self.preprocessing;
             for ((plane, mean), std) in image.chunks_exact_mut(area).zip(mean).zip(std) {
                 plane.iter_mut().for_each(|x| *x = (*x / scale - mean) / std);
@@ -268,7 +268,18 @@ mod tests {
     use crate::data::tests::dataset;
     use crate::data::{Preprocessing, digits};
 
-    const NONE: Augment = Augment { shift: 0, flip: false, rotate: 0.0, crop: 1.0, jitter: 0.0, erase: 0.0, mixup: 0.0, cutmix: 0.0 };
+    const NONE: Augment = Augment {
+        shift: 0,
+        flip: false,
+        rotate: 0.0,
+        crop: 1.0,
+        jitter: 0.0,
+        erase: 0.0,
+        mixup: 0.0,
+        cutmix: 0.0,
+        randaugment: 0,
+        magnitude: 9.0,
+    };
     const ALL: LoaderOptions = LoaderOptions {
         batch_size: 7,
         shuffle: true,
@@ -423,7 +434,7 @@ mod tests {
     fn any_augmentation_is_the_same_for_any_number_of_workers() {
         let mut set = set();
         set.preprocessing = Preprocessing { scale: 255.0, mean: vec![0.5], std: vec![0.25] };
-        let strong = Augment { shift: 1, mixup: 0.2, ..Augment::preset("strong", [5, 3]).unwrap() };
+        let strong = Augment { shift: 1, mixup: 0.2, randaugment: 2, ..Augment::preset("strong", [5, 3]).unwrap() };
         let options = LoaderOptions { augment: strong, ..ALL };
         let own = batches(&set, options);
         assert!(own.iter().all(|batch| batch.mix.is_some()));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
+mod arrays;
 pub mod augment;
 mod cifar;
 mod description;
@@ -96,7 +97,9 @@ pub const DEFAULT_SIZE: usize = 64;
 /// - a `.csv` file with rows of a picture's path, its label and perhaps its part;
 /// - a folder of IDX files: `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, perhaps `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte` (the test
 ///   part), each also with the ending `.gz`;
-/// - a folder of CIFAR-10's or CIFAR-100's binary files, each also with the ending `.gz`.
+/// - a folder of CIFAR-10's or CIFAR-100's binary files, each also with the ending `.gz`;
+/// - an `.npz` archive, or a folder of `.npy` files, of NumPy's arrays: `x_train` (whole numbers from 0 to 255; N x H x W, N x H x W x C or N x C x H x W) and
+///   `y_train` (class numbers), perhaps `x_val`, `y_val`, `x_test` and `y_test`; or `train_images`, `train_labels`, `val_images` and so on.
 ///
 /// The square in the middle of pictures is resized to `size` x `size` RGB pixels (4 to 1024), and each channel standardised by the training pictures' mean
 /// and standard deviation. Pictures that cannot be read are listed in [`Dataset::skipped`]; more than 5 % of them are an error. Other images keep their size.
@@ -114,6 +117,7 @@ pub fn load(source: &str, size: usize) -> Result<Dataset> {
         "digits" => digits(),
         _ if path.is_dir() && idx::fits(path) => idx::load(path),
         _ if path.is_dir() && cifar::fits(path) => cifar::load(path),
+        _ if path.exists() && arrays::fits(path) => arrays::load(path),
         #[cfg(feature = "image")]
         _ if path.is_dir() && folder::fits(path) => pictures(path, tree::Tree::directory, size),
         #[cfg(feature = "image")]
@@ -171,7 +175,7 @@ fn nothing(path: &Path) -> Error {
     Error::data(
         path,
         format!(
-            "{what}; give \"digits\", a folder (or .tar) with one folder of pictures a class, a .csv of path,label, or a folder with train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz] or with CIFAR's data_batch_1.bin[.gz]"
+            "{what}; give \"digits\", a folder (or .tar) with one folder of pictures a class, a .csv of path,label, or a folder with train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz] with CIFAR's data_batch_1.bin[.gz], or with NumPy's x_train.npy and y_train.npy (also as an .npz)"
         ),
     )
 }

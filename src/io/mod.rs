@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod idx;
+pub mod npy;
 #[cfg(feature = "image")]
 pub mod picture;
 pub mod safetensors;

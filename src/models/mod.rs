@@ -2,6 +2,7 @@
 //!
 //! One name is one architecture. A network belongs here when a person would ask for it with `--model`; what only a benchmark needs does not.
 
+mod alexnet;
 mod cnn;
 mod efficientnet;
 mod lenet;
@@ -13,6 +14,7 @@ mod squeezenet;
 mod vgg;
 mod weights;
 
+pub use alexnet::alexnet;
 pub use cnn::cnn;
 pub use efficientnet::efficientnet_lite0;
 pub use lenet::lenet5;
@@ -29,10 +31,11 @@ use crate::nn::{Conv2d, Sequential, initialize};
 use crate::op::Conv2dOptions;
 
 /// The names that [`build`] knows; the first is the default.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 16] = [
     "cnn",
     "mlp",
     "lenet5",
+    "alexnet",
     "resnet8",
     "resnet18",
     "resnet20",
@@ -92,6 +95,7 @@ pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Devic
     let model = match name {
         "mlp" => mlp(device, input_shape, classes)?,
         "lenet5" => lenet5(device, input_shape, classes)?,
+        "alexnet" => alexnet(device, input_shape, classes, small, 0.5)?,
         "resnet8" => resnet8(device, input_shape, classes)?,
         "resnet18" => resnet18(device, input_shape, classes, small)?,
         "resnet34" => resnet34(device, input_shape, classes, small)?,

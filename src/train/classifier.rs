@@ -19,8 +19,8 @@ pub struct Trained {
     pub weights: PathBuf,
     /// Network, classes, input and preprocessing.
     pub about: Sidecar,
-    /// The data set of the run that trained them.
-    pub data: Option<String>,
+    /// What the run was made with that trained them.
+    pub config: Option<Config>,
 }
 
 impl Trained {
@@ -33,14 +33,14 @@ impl Trained {
             return Err(Error::data(path, "no such run or file of weights"));
         }
         if !path.is_dir() {
-            return Ok(Sidecar::beside(path)?.map(|about| Trained { weights: path.to_owned(), about, data: None }));
+            return Ok(Sidecar::beside(path)?.map(|about| Trained { weights: path.to_owned(), about, config: None }));
         }
         let (run, config) = Run::open(path)?;
         if !run.weights().exists() {
             return Err(Error::data(path, "this run has no model.safetensors yet; let it train for an epoch"));
         }
-        let Config { data, model, classes, input, preprocessing, .. } = config;
-        Ok(Some(Trained { weights: run.weights(), about: Sidecar { model, classes, input, preprocessing }, data: Some(data) }))
+        let Config { model, classes, input, preprocessing, .. } = config.clone();
+        Ok(Some(Trained { weights: run.weights(), about: Sidecar { model, classes, input, preprocessing }, config: Some(config) }))
     }
 
     /// The network with its weights.
@@ -67,6 +67,8 @@ pub struct Classifier {
     module: Sequential,
     about: Sidecar,
     tables: Vec<[f32; 256]>,
+    /// From the range of the data that it was trained on to 0 to 255.
+    white: f32,
     device: Device,
 }
 
@@ -85,9 +87,10 @@ impl Classifier {
         // A picture's pixels are 0..255, and so are those that a sidecar means. A run's own data had its range as the scale (0..16: 16), unless that
         // is 1: pixels as they are.
         let own = &trained.about.preprocessing;
-        let scale = if trained.data.is_some() && own.scale != 1.0 { 255.0 } else { own.scale };
+        let scale = if trained.config.is_some() && own.scale != 1.0 { 255.0 } else { own.scale };
         let tables = Preprocessing { scale, ..own.clone() }.tables(trained.about.input[0])?;
-        Ok(Classifier { module: trained.load(device)?, about: trained.about, tables, device: device.clone() })
+        let white = if trained.config.is_some() { own.white() } else { 1.0 };
+        Ok(Classifier { module: trained.load(device)?, about: trained.about, tables, white, device: device.clone() })
     }
 
     /// Class names, in the order of the outputs.
@@ -100,14 +103,39 @@ impl Classifier {
         self.about.input
     }
 
+    /// The pixels `[C, H, W]`, 0 to 255, of a picture's file, or of image N (from 0) of a file of IDX images, which is called `FILE:N`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming a file that is no picture, or an image that is not there or of another size.
+    #[cfg(feature = "image")]
+    pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        let [c, h, w] = self.about.input;
+        let numbered =
+            path.to_str().and_then(|name| name.rsplit_once(':')).and_then(|(file, n)| Some((Path::new(file), n.parse::<usize>().ok()?)));
+        match numbered {
+            Some((file, n)) if !path.exists() && file.is_file() => {
+                let images = crate::io::idx::read_images(file)?;
+                if n >= images.count {
+                    return Err(Error::data(path, format!("there are {} images, numbered from 0", images.count)));
+                }
+                if [1, images.height, images.width] != [c, h, w] {
+                    let [height, width] = [images.height, images.width];
+                    return Err(Error::data(file, format!("holds images of 1 x {height} x {width}; this network takes {c} x {h} x {w}")));
+                }
+                let white = |&pixel: &u8| (pixel as f32 * self.white).round().min(255.0) as u8;
+                Ok(images.pixels[n * h * w..(n + 1) * h * w].iter().map(white).collect())
+            }
+            _ => crate::io::picture::read(path, c, h, w),
+        }
+    }
+
     /// The classes of pictures in files with their probabilities, the most probable first. All are computed at once.
     ///
     /// # Errors
     /// [`Error::Data`] naming a file that is no picture; errors of the device.
     #[cfg(feature = "image")]
     pub fn classify(&self, files: &[&Path]) -> Result<Vec<Vec<(&str, f64)>>> {
-        let [c, h, w] = self.about.input;
-        let pixels = files.iter().map(|path| crate::io::picture::read(path, c, h, w)).collect::<Result<Vec<_>>>()?;
+        let pixels = files.iter().map(|path| self.read(path)).collect::<Result<Vec<_>>>()?;
         self.classify_pixels(&pixels.concat())
     }
 

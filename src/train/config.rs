@@ -15,12 +15,15 @@ pub const PRECISIONS: [&str; 2] = ["f32", "f16"];
 /// How classes of different sizes count, by name.
 pub const CLASS_WEIGHTS: [&str; 2] = ["none", "balanced"];
 
+/// Losses by name; the first is the default.
+pub const LOSSES: [&str; 5] = ["cross-entropy", "focal", "bce", "mse", "hinge"];
+
 /// Settings that a person may give, as keys of a TOML file and as flags; what is left out is chosen from the data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Settings {
-    /// `digits`; a folder with one folder of pictures a class (perhaps below train, val, test), also as a .tar; a .csv of path,label; a folder of IDX (MNIST's) or of CIFAR's binary files [default: digits]
+    /// `digits`; a folder with one folder of pictures a class (perhaps below train, val, test), also as a .tar; a .csv of path,label; a folder of IDX (MNIST's), CIFAR's binary or NumPy's .npy files; an .npz [default: digits]
     #[cfg_attr(feature = "cli", arg(long, value_name = "digits|DIR|FILE"))]
     pub data: Option<String>,
     /// Height and width that pictures are resized to [default: 64, or what the weights were trained at]
@@ -71,7 +74,10 @@ pub struct Settings {
     /// Largest norm of all gradients together; 0 does not clip [default: 0]
     #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
     pub clip_grad_norm: Option<f64>,
-    /// Share of the target that is spread evenly over all classes [default: 0, small sets 0.2, with weights 0.1]
+    /// What is minimised: cross-entropy; focal (gamma 2) or bce, each class against the rest by its sigmoid; mse of the probabilities; hinge [default: cross-entropy]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
+    pub loss: Option<String>,
+    /// Share of the target that is spread evenly over all classes [default: 0, small sets 0.2, with weights 0.1; of other losses 0]
     #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
     pub label_smoothing: Option<f64>,
     /// none, or balanced: samples of rare classes count more, so that all classes count the same [default: none]
@@ -119,6 +125,12 @@ pub struct Settings {
     /// Of --augment: a rectangle from another image of the batch, its area from Beta(X, X)
     #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
     pub cutmix: Option<f64>,
+    /// Of --augment: so many of RandAugment's fourteen changes to each image
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
+    pub randaugment: Option<usize>,
+    /// Of --augment: the strength of RandAugment's changes, 0 to 30 [default: 9]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
+    pub magnitude: Option<f64>,
     /// f32, or f16: activations in 16 bits, weights and sums in 32, with dynamic loss scaling [default: f32]
     #[cfg_attr(feature = "cli", arg(long, value_name = "f32|f16"))]
     pub precision: Option<String>,
@@ -153,6 +165,7 @@ pub struct Config {
     pub schedule: String,
     pub warmup_steps: u64,
     pub clip_grad_norm: f64,
+    pub loss: String,
     pub label_smoothing: f64,
     pub class_weights: String,
     pub l1: f64,
@@ -332,7 +345,10 @@ impl Settings {
             erase: self.erase.unwrap_or(preset.erase),
             mixup: self.mixup.unwrap_or(preset.mixup),
             cutmix: self.cutmix.unwrap_or(preset.cutmix),
+            randaugment: self.randaugment.unwrap_or(preset.randaugment),
+            magnitude: self.magnitude.unwrap_or(preset.magnitude),
         };
+        let loss = self.loss.unwrap_or_else(|| LOSSES[0].into());
         let by_weights = |model: &Sidecar| model.model.clone();
         let config = Config {
             data: self.data.unwrap_or_else(|| data.name.clone()),
@@ -356,10 +372,12 @@ impl Settings {
             warmup_steps: self.warmup_steps.unwrap_or(0),
             clip_grad_norm: self.clip_grad_norm.unwrap_or(0.0),
             label_smoothing: self.label_smoothing.unwrap_or(match kind {
+                _ if loss != LOSSES[0] => 0.0,
                 Kind::Small => 0.2,
                 Kind::Large => 0.0,
                 Kind::Head | Kind::FineTune => 0.1,
             }),
+            loss,
             class_weights: self.class_weights.unwrap_or_else(|| CLASS_WEIGHTS[0].into()),
             l1: self.l1.unwrap_or(0.0),
             ema: self.ema.unwrap_or(0.0),
@@ -398,7 +416,11 @@ impl Settings {
                 return bad(flag, &value, "give a number of at least 0 and below 1");
             }
         }
-        for (flag, name, known) in [("precision", &config.precision, PRECISIONS), ("class-weights", &config.class_weights, CLASS_WEIGHTS)] {
+        for (flag, name, known) in [
+            ("precision", &config.precision, &PRECISIONS[..]),
+            ("class-weights", &config.class_weights, &CLASS_WEIGHTS),
+            ("loss", &config.loss, &LOSSES),
+        ] {
             if !known.contains(&name.as_str()) {
                 return bad(flag, name, &format!("use one of {}", known.join(", ")));
             }
@@ -524,6 +546,8 @@ mod tests {
             ("class-weights", "class-weights=even"),
             ("best-by recall:cat", "best-by=recall:cat"),
             ("rotate", "rotate=400.0"),
+            ("magnitude", "magnitude=31.0"),
+            ("loss", "loss=entropy"),
         ] {
             let mut s = Settings::default();
             s.set(bad).unwrap();

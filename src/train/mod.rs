@@ -8,7 +8,7 @@ mod report;
 mod run;
 
 pub use classifier::{Classifier, Trained};
-pub use config::{BACKBONE, BestBy, CLASS_WEIGHTS, Config, PRECISIONS, Settings};
+pub use config::{BACKBONE, BestBy, CLASS_WEIGHTS, Config, LOSSES, PRECISIONS, Settings};
 pub use range::{lr_range, suggest_lr};
 pub use run::{Best, Run, State};
 
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::io::safetensors;
 use crate::metrics::{Predictions, Scores};
 use crate::models;
-use crate::nn::{self, Context, Module, Sequential};
+use crate::nn::{self, Context, Module, Sequential, loss};
 use crate::op::{CrossEntropyOptions, Unary};
 use crate::optim::{Ema, LossScaling, Optimizer, ParamGroup, Schedule};
 use crate::tensor::Tensor;
@@ -79,6 +79,8 @@ pub struct Options<'a> {
     pub on_event: &'a mut dyn FnMut(&Event),
     /// Told in a line what is done besides, such as computing the features of frozen layers.
     pub on_note: &'a mut dyn FnMut(&str),
+    /// Where to go on from the last checkpoint when the device is lost or out of memory.
+    pub fallback: Option<&'a Device>,
 }
 
 /// A trained run.
@@ -135,8 +137,20 @@ pub fn evaluate(
 /// # Errors
 /// [`Error::Interrupted`] after saving when asked to stop; errors of device, data and disk, with the last checkpoint kept.
 pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) -> Result<Outcome> {
+    config.check_device(options.device)?;
+    match (train_on(run, config, data, options), options.fallback) {
+        (Err(Error::Gpu(message)), Some(fallback)) => {
+            (options.on_note)(&format!("{message}; going on from the last checkpoint on {}", fallback.name()));
+            options.device = fallback;
+            config.check_device(fallback)?;
+            train_on(run, config, data, options)
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+fn train_on(run: &Run, config: &Config, data: &Dataset, options: &mut Options) -> Result<Outcome> {
     let device = options.device;
-    config.check_device(device)?;
     let build = || models::build(&config.model, config.input, config.classes.len(), device, config.seed);
     let module = build()?;
     if !config.weights.is_empty() && !run.has_checkpoint() {
@@ -153,7 +167,12 @@ pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) 
     if let Some(average) = &average {
         nn::copy_state(&module, average)?;
     }
-    let state = run.restore(&module, &mut optimizer, average.as_ref().map(|m| m as &dyn Module))?;
+    let mut state = run.restore(&module, &mut optimizer, average.as_ref().map(|m| m as &dyn Module))?;
+    if state.stopped.is_some_and(|epochs| config.epochs > epochs) {
+        // Asked for more than the run was to have when it was stopped early: patience begins anew.
+        state.stopped = None;
+        state.best = state.best.map(|best| Best { highest_epoch: state.epoch, ..best });
+    }
     let average = match average {
         Some(module) => {
             let averages = nn::state_dict(&module).into_iter().map(|(_, tensor)| tensor).collect();
@@ -209,7 +228,7 @@ fn training_batches(config: &Config, data: &Dataset, epoch: u64, first_batch: us
     Loader::new(data, &data.train, options)
 }
 
-/// What is minimised: the cross-entropy of the logits with smoothed, weighted and mixed classes, and the sum of absolute weights.
+/// What is minimised: the loss of the logits with smoothed, weighted and mixed classes, and the sum of absolute weights.
 fn objective(
     config: &Config,
     module: &Sequential,
@@ -218,16 +237,24 @@ fn objective(
     target: &Tensor,
     mix: Option<&Mix>,
 ) -> Result<Tensor> {
-    let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
-    let entropy = |target: &Tensor| match weight {
-        Some(weight) => logits.cross_entropy(target, Some(weight), smoothed, Reduction::Mean),
-        None => logits.cross_entropy(target, None, smoothed, Reduction::None)?.mean(None, false),
+    let other = mix.map(|mix| Tensor::from_slice(logits.device(), &[mix.targets.len()], &mix.targets)).transpose()?;
+    let mixed = mix.map(|mix| mix.share as f64).zip(other);
+    let mut loss = match config.loss.as_str() {
+        "cross-entropy" => {
+            let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
+            let entropy = |target: &Tensor| match weight {
+                Some(weight) => logits.cross_entropy(target, Some(weight), smoothed, Reduction::Mean),
+                None => logits.cross_entropy(target, None, smoothed, Reduction::None)?.mean(None, false),
+            };
+            blend(entropy(target)?, mixed, entropy)?
+        }
+        name => {
+            let smoothing = config.label_smoothing;
+            let classes = config.classes.len();
+            let hot = |target: &Tensor| target.one_hot(classes)?.cast(logits.dtype())?.affine(1.0 - smoothing, smoothing / classes as f64);
+            classwise(name, logits, &blend(hot(target)?, mixed, hot)?, weight)?
+        }
     };
-    let mut loss = entropy(target)?;
-    if let Some(mix) = mix {
-        let other = entropy(&Tensor::from_slice(logits.device(), &[mix.targets.len()], &mix.targets)?)?;
-        loss = loss.affine(mix.share as f64, 0.0)?.add(&other.affine(1.0 - mix.share as f64, 0.0)?)?;
-    }
     if config.l1 > 0.0 {
         for (_, parameter) in nn::named_parameters(module) {
             if parameter.is_trainable() && parameter.shape().iter().count() >= 2 {
@@ -236,6 +263,31 @@ fn objective(
         }
     }
     Ok(loss)
+}
+
+/// `share` of a figure of the classes, and the rest of that of the classes which were mixed in.
+fn blend(own: Tensor, mixed: Option<(f64, Tensor)>, of: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    match mixed {
+        Some((share, other)) => own.affine(share, 0.0)?.add(&of(&other)?.affine(1.0 - share, 0.0)?),
+        None => Ok(own),
+    }
+}
+
+/// The mean over the samples of a loss that is summed over the classes, for logits and shares of the classes `t`, both `[N, C]`: `focal` and `bce` of each
+/// class against the rest; `mse`, `(softmax(x) - t)^2` (Brier 1950); `hinge`, `t max(0, 1 - x) + (1 - t) max(0, 1 + x)`.
+fn classwise(name: &str, logits: &Tensor, target: &Tensor, weight: Option<&Tensor>) -> Result<Tensor> {
+    let losses = match name {
+        // Without the weight of positive samples, whose place the weights of classes take.
+        "focal" => loss::sigmoid_focal(logits, target, -1.0, 2.0, Reduction::None)?,
+        "bce" => loss::binary_cross_entropy_with_logits(logits, target, None, None, Reduction::None)?,
+        "mse" => loss::mse(&logits.softmax(1)?, target, Reduction::None)?,
+        _ => {
+            let (yes, no) = (logits.affine(-1.0, 1.0)?.relu()?, logits.affine(1.0, 1.0)?.relu()?);
+            target.mul(&yes)?.add(&target.affine(-1.0, 1.0)?.mul(&no)?)?
+        }
+    };
+    let losses = weight.map_or(Ok(losses.clone()), |weight| losses.mul(weight))?;
+    losses.sum(Some(&[1]), false)?.mean(None, false)
 }
 
 /// The trainable parameters in groups: the last layer's and the others', with and without weight decay.
@@ -310,7 +362,7 @@ impl Trainer<'_> {
     fn run(mut self, options: &mut Options) -> Result<Outcome> {
         // Of a run that was at its end already, what its last epoch reached.
         let mut epoch_loss = self.run.epochs()?.last().and_then(|event| event.train_loss).unwrap_or(0.0);
-        while self.state.step < self.total && !self.state.stopped {
+        while self.state.step < self.total && self.state.stopped.is_none() {
             epoch_loss = self.epoch(options)?;
         }
         self.finish(epoch_loss, options)
@@ -366,7 +418,7 @@ impl Trainer<'_> {
         let since = self.state.best.map_or(0, |best| epoch + 1 - best.highest_epoch);
         if config.patience > 0 && since >= config.patience && self.state.step < self.total {
             (options.on_note)(&format!("stopped early: {since} epochs have not improved on the best {}", config.best_by));
-            self.state.stopped = true;
+            self.state.stopped = Some(config.epochs);
             self.save(options)?;
             return Ok(train_loss);
         }
@@ -578,5 +630,69 @@ impl Trainer<'_> {
         let best_epoch = self.state.best.map_or(self.state.epoch, |b| b.epoch);
         let waited = self.waited.as_secs_f64();
         Ok(Outcome { val, test, steps: self.state.step, train_loss, best_epoch, seconds, waited, verdict, report: path })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::decorator::Decorator;
+    use crate::backend::{Backend, Operand};
+    use crate::op::Op;
+    use std::sync::atomic::AtomicU64;
+
+    /// A device that is lost after so many operations.
+    struct Fragile(Device, AtomicU64);
+
+    impl Decorator for Fragile {
+        fn inner(&self) -> &dyn Backend {
+            &*self.0
+        }
+        fn run(&self, op: &Op, inputs: &[Operand], outputs: &[Operand]) -> Result<()> {
+            match self.1.fetch_sub(1, Ordering::Relaxed) {
+                0 => {
+                    self.1.store(0, Ordering::Relaxed);
+                    Err(Error::Gpu("device lost: the driver was reset".into()))
+                }
+                _ => self.0.run(op, inputs, outputs),
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_whose_device_is_lost_goes_on_elsewhere() {
+        let data = crate::data::digits().unwrap().with_validation(0.1, 1).unwrap();
+        let settings =
+            Settings { model: Some("mlp".into()), max_steps: Some(30), checkpoint_every: Some(4), ema: Some(0.9), ..Default::default() };
+        let config = settings.resolve(&data, None).unwrap();
+        let cpu = Device::cpu(1).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut notes = Vec::new();
+        let mut weights = |name: &str, device: &Device, fallback: Option<&Device>| -> Result<Vec<u8>> {
+            let path = folder.path().join(name);
+            let run = Run::create(Some(&path), &config, device)?;
+            let mut options = Options {
+                device,
+                workers: 1,
+                interrupt: Arc::default(),
+                on_event: &mut |_| {},
+                on_note: &mut |line| notes.push(line.to_owned()),
+                fallback,
+            };
+            train(&run, &config, &data, &mut options)?;
+            Ok(std::fs::read(run.weights()).unwrap())
+        };
+        let whole = weights("whole", &cpu, None).unwrap();
+        // Lost before the first checkpoint, and after some.
+        for operations in [100, 700] {
+            let fragile = || Device::new(Fragile(cpu.clone(), AtomicU64::new(operations)));
+            let lost = weights(&format!("lost-{operations}"), &fragile(), None).unwrap_err();
+            assert!(matches!(&lost, Error::Gpu(message) if message.contains("device lost")), "{lost}");
+            assert!(weights(&format!("{operations}"), &fragile(), Some(&cpu)).unwrap() == whole);
+        }
+        assert_eq!(
+            notes.iter().filter(|line| line.contains("device lost") && line.contains("going on from the last checkpoint")).count(),
+            2
+        );
     }
 }

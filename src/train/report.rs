@@ -64,6 +64,10 @@ pub(super) fn verdict(config: &Config, judged: Option<(&Predictions, &Scores)>, 
             ));
         }
     }
+    if config.loss != "cross-entropy" {
+        lines.push("to try next: --loss cross-entropy, whose losses in training and validation can be compared".into());
+        return lines;
+    }
     // What a network that fits smoothed targets perfectly is left with, in training and when it is judged by plain ones.
     let off = config.label_smoothing / config.classes.len() as f64;
     let on = 1.0 - config.label_smoothing + off;

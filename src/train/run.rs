@@ -24,8 +24,8 @@ pub struct State {
     pub epoch_loss: f64,
     /// The weights kept so far.
     pub best: Option<Best>,
-    /// An early stop has ended the training.
-    pub stopped: bool,
+    /// An early stop has ended the training, which was to have so many epochs.
+    pub stopped: Option<u64>,
 }
 
 /// The weights kept so far: the best on validation.

@@ -3,6 +3,8 @@
 //! What happens to a sample is a function of seed, epoch and sample alone, whichever thread prepares it. All changes of place (crop, turn, shift,
 //! mirror) are one affine map, so that each pixel is interpolated once.
 
+mod policy;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -10,7 +12,7 @@ use crate::rng::Stream;
 
 /// How strongly training images are changed. The default changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Augment {
     /// Moved by up to so many pixels along both axes; pixels of value 0 come in.
     pub shift: usize,
@@ -30,6 +32,10 @@ pub struct Augment {
     /// A rectangle with an area from Beta(cutmix, cutmix) comes from another image of the batch (Yun et al. 2019, arXiv:1905.04899). With
     /// mixup, each batch has one of the two.
     pub cutmix: f64,
+    /// So many changes to each image, drawn from the fourteen of RandAugment (Cubuk et al. 2019, arXiv:1909.13719).
+    pub randaugment: usize,
+    /// The strength of these, 0 to 30.
+    pub magnitude: f64,
 }
 
 /// The names of [`Augment::preset`].
@@ -37,7 +43,18 @@ pub const PRESETS: [&str; 4] = ["none", "light", "standard", "strong"];
 
 impl Default for Augment {
     fn default() -> Self {
-        Augment { shift: 0, flip: false, rotate: 0.0, crop: 1.0, jitter: 0.0, erase: 0.0, mixup: 0.0, cutmix: 0.0 }
+        Augment {
+            shift: 0,
+            flip: false,
+            rotate: 0.0,
+            crop: 1.0,
+            jitter: 0.0,
+            erase: 0.0,
+            mixup: 0.0,
+            cutmix: 0.0,
+            randaugment: 0,
+            magnitude: 9.0,
+        }
     }
 }
 
@@ -57,7 +74,12 @@ impl Augment {
 
     /// Whether nothing is changed.
     pub fn is_none(&self) -> bool {
-        *self == Augment::default()
+        *self == Augment { magnitude: self.magnitude, ..Augment::default() }
+    }
+
+    /// Whether values other than those of the image's pixels come out, by other changes than those of place.
+    pub(super) fn recolours(&self) -> bool {
+        self.jitter != 0.0 || self.randaugment > 0
     }
 
     /// Refuses what is out of range, by name.
@@ -80,6 +102,8 @@ impl Augment {
             ("erase", self.erase, 0.0, 1.0),
             ("mixup", self.mixup, 0.0, 4.0),
             ("cutmix", self.cutmix, 0.0, 4.0),
+            ("randaugment", self.randaugment as f64, 0.0, 14.0),
+            ("magnitude", self.magnitude, 0.0, policy::MAX_MAGNITUDE),
         ];
         match ranges.iter().find(|(_, value, low, high)| !(low..=high).contains(&value)) {
             Some((name, value, low, high)) => Err(Error::Config(format!("{name} = {value}: give a number from {low} to {high}"))),
@@ -130,7 +154,8 @@ impl Augment {
     }
 
     /// The affine map of a sample, unless it only shifts and mirrors, which needs no interpolation.
-    pub(super) fn map(&self, draw: Draw, [height, width]: [usize; 2]) -> Option<Map> {
+    pub(super) fn map(&self, draw: Draw, size: [usize; 2]) -> Option<Map> {
+        let [height, width] = size;
         if self.rotate == 0.0 && self.crop >= 1.0 {
             return None;
         }
@@ -150,14 +175,14 @@ impl Augment {
         let (sin, cos) = angle.sin_cos();
         let mirror = if self.mirrors(draw) { -1.0 } else { 1.0 };
         let matrix = [[tall * cos, tall * sin * mirror], [-wide * sin, wide * cos * mirror]];
-        // Pixel centres lie at halves.
-        let (y, x) = (0.5 - height / 2.0, 0.5 - width / 2.0);
-        let origin = [0, 1].map(|i| (matrix[i][0] * y + matrix[i][1] * x + middle[i] - 0.5) as f32);
-        Some(Map { matrix: matrix.map(|row| row.map(|v| v as f32)), origin })
+        Some(Map::about_middle(matrix, middle, size))
     }
 
-    /// Changes the colours of pixels `[C, H W]` of 0 to 255, in place.
-    pub(super) fn recolour(&self, draw: Draw, pixels: &mut [f32], channels: usize) {
+    /// Changes pixels `[C, H, W]` of 0 to 255, in place: RandAugment, then the colours.
+    pub(super) fn recolour(&self, draw: Draw, pixels: &mut [f32], channels: usize, size: [usize; 2]) {
+        if self.randaugment > 0 {
+            policy::apply(draw, self.randaugment, self.magnitude, pixels, size);
+        }
         if self.jitter == 0.0 {
             return;
         }
@@ -165,8 +190,6 @@ impl Augment {
         let factor = |index| Draw::between(&stream, index, 1.0 - self.jitter, 1.0 + self.jitter) as f32;
         let (brightness, contrast, saturation) = (factor(0), factor(1), factor(2));
         let area = pixels.len() / channels.max(1);
-        // ITU-R BT.601's weights of red, green and blue.
-        const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
         if channels == 3 {
             let (red, rest) = pixels.split_at_mut(area);
             let (green, blue) = rest.split_at_mut(area);
@@ -199,12 +222,23 @@ impl Augment {
     }
 }
 
+/// ITU-R BT.601's weights of red, green and blue.
+const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
+
 impl Map {
+    /// The map by a matrix about the middle of the image, which shows the source's point `middle`.
+    fn about_middle(matrix: [[f64; 2]; 2], middle: [f64; 2], [height, width]: [usize; 2]) -> Self {
+        // Pixel centres lie at halves.
+        let (y, x) = (0.5 - height as f64 / 2.0, 0.5 - width as f64 / 2.0);
+        let origin = [0, 1].map(|i| (matrix[i][0] * y + matrix[i][1] * x + middle[i] - 0.5) as f32);
+        Map { matrix: matrix.map(|row| row.map(|v| v as f32)), origin }
+    }
+
     /// Samples a plane of pixels by bilinear interpolation; outside it is 0.
-    pub(super) fn apply(&self, source: &[u8], target: &mut [f32], [height, width]: [usize; 2]) {
+    pub(super) fn apply<T: Copy + Into<f32>>(&self, source: &[T], target: &mut [f32], [height, width]: [usize; 2]) {
         let at = |row: isize, column: isize| -> f32 {
             let inside = row >= 0 && column >= 0 && (row as usize) < height && (column as usize) < width;
-            if inside { source[row as usize * width + column as usize] as f32 } else { 0.0 }
+            if inside { source[row as usize * width + column as usize].into() } else { 0.0 }
         };
         for (row, line) in target.chunks_exact_mut(width).enumerate() {
             for (column, v) in line.iter_mut().enumerate() {
@@ -318,6 +352,7 @@ mod tests {
             (Augment { crop: 0.0, ..none }, "crop = 0: give a number from 0.01 to 1"),
             (Augment { rotate: f64::NAN, ..none }, "rotate = NaN"),
             (Augment { mixup: -1.0, ..none }, "mixup = -1"),
+            (Augment { magnitude: 31.0, ..none }, "magnitude = 31: give a number from 0 to 30"),
             (Augment { shift: 8, ..none }, "shift = 8 moves images of 8 x 12 pixels out of sight; give at most 7"),
         ] {
             assert!(bad.check([8, 12]).unwrap_err().to_string().contains(text));
@@ -370,7 +405,7 @@ mod tests {
         let mut means = Vec::new();
         for sample in 0..200 {
             let mut own = image.clone();
-            augment.recolour(draw(sample), &mut own, 3);
+            augment.recolour(draw(sample), &mut own, 3, [1, 2]);
             assert!(own.iter().all(|v| (0.0..=255.0).contains(v)) && own != image);
             means.push(own.iter().sum::<f32>() / image.iter().sum::<f32>());
         }
@@ -378,7 +413,7 @@ mod tests {
         assert!(low > 0.45 && low < 0.7 && high > 1.2 && high < 1.55, "{low} to {high}");
         // Without saturation a pixel keeps its ratios but for contrast, so grey stays grey.
         let mut grey = [100.0; 12];
-        augment.recolour(draw(3), &mut grey, 3);
+        augment.recolour(draw(3), &mut grey, 3, [1, 2]);
         assert!(grey.iter().all(|v| (v - grey[0]).abs() < 1e-3));
     }
 
