@@ -54,6 +54,7 @@ fn wrong_input_is_named_and_nothing_is_written() {
         (vec!["--device", "tpu"], vec!["tpu"]),
         (vec!["--device", "gpu:99"], vec!["gpu:99"]),
         (vec!["--set", "speed=3"], vec!["speed"]),
+        (vec!["--batch-size", "many"], vec!["--batch-size", "many", "auto"]),
         (vec!["--precision", "f8"], vec!["--precision f8", "f32, f16"]),
         (vec!["--precision", "f16", "--optimizer", "rmsprop"], vec!["--precision f16", "rmsprop"]),
         (vec!["--config", "/nonexistent.toml"], vec!["/nonexistent.toml"]),
@@ -454,8 +455,9 @@ fn every_loss_learns_and_a_run_that_stopped_early_goes_on_when_asked() {
     for loss in mappa::train::LOSSES {
         let out = folder.path().join(loss);
         let out = out.display().to_string();
-        let args =
-            format!("train --device cpu --model mlp --max-steps 240 --json --loss {loss} --class-weights balanced --mixup 0.1 --out {out}");
+        let args = format!(
+            "train --device cpu --model mlp --max-steps 800 --epochs 40 --json --loss {loss} --class-weights balanced --mixup 0.1 --out {out}"
+        );
         let text = run(&args.split(' ').map(str::to_owned).collect::<Vec<_>>());
         let done: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert!(done["test_accuracy"].as_f64().unwrap() > 0.8, "{loss}: {done}");
@@ -559,10 +561,17 @@ fn a_run_killed_at_random_moments_ends_with_the_same_weights() {
 }
 
 /// As above on a GPU, a software one where there is no other.
+#[cfg(feature = "gpu")]
 #[test]
-#[ignore = "takes minutes on a software adapter; run with --run-ignored all"]
 fn a_run_on_a_gpu_killed_at_random_moments_ends_with_the_same_weights() {
-    killed_at_random("gpu", 12, "120");
+    let (kills, steps) = if std::env::var("MAPPA_FULL").is_ok() { (12, "120") } else { (3, "24") };
+    let devices = run(&["devices".to_owned(), "--json".into()]);
+    if !devices.contains("\"gpu:0\"") {
+        assert_ne!(std::env::var("MAPPA_REQUIRE_GPU").as_deref(), Ok("1"), "no GPU adapter was found");
+        println!("skipped: there is no GPU adapter");
+        return;
+    }
+    killed_at_random("gpu", kills, steps);
 }
 
 fn killed_at_random(device: &str, kills: u64, steps: &str) {

@@ -9,7 +9,7 @@ use mappa::backend::profile::Cost;
 use mappa::data::{self, Dataset, Sidecar};
 use mappa::metrics::Scores;
 use mappa::nn::{Context, Module, named_parameters};
-use mappa::train::{self, Classifier, Config, Options, Outcome, Run, Settings, Trained};
+use mappa::train::{self, BatchSize, Classifier, Config, Options, Outcome, Run, Settings, Trained};
 use mappa::verify;
 use mappa::{DType, Device, Error, Result, Tensor, autodiff, models};
 use serde_json::json;
@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     let json = args.device.json;
     // Input is read and checked before a device is touched.
-    let (run, config, mut data) = match &args.resume {
+    let (run, mut config, mut data) = match &args.resume {
         Some(path) => {
             let Settings { epochs, max_steps, .. } = args.settings;
             if args.settings != (Settings { epochs, max_steps, ..Settings::default() }) {
@@ -56,6 +56,10 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     shapes.forward(&mut Context::eval(), &Tensor::zeros(&null, &[1, config.input[0], config.input[1], config.input[2]])?)?;
     let (device, line) = open_device(&args.device)?;
     let device = if args.check_finite { device.watched() } else { device };
+    let auto = run.is_none() && matches!(args.settings()?.batch_size, Some(BatchSize::Auto(_)));
+    if auto {
+        config.batch_size = train::fastest_batch_size(&config, &data, &device)?;
+    }
     let peak = if args.profile { Some(Peak::measure(&device, args.device.threads)?) } else { None };
     let (device, costs) = if args.profile { device.profiled() } else { (device, Default::default()) };
     let run = match run {
@@ -129,6 +133,10 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     }
     if !json {
         summarize(&outcome, &run);
+        let bytes = device.memory().peak_bytes;
+        if bytes > 0 {
+            note(format!("memory  tensors held at most {:.1} MB", 1e-6 * bytes as f64));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -503,8 +511,9 @@ pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
         let row = (path.to_owned(), layer.describe(), y.shape().to_string(), y.shape().len(), count());
         seen.lock().unwrap_or_else(PoisonError::into_inner).push(row);
     });
-    let _guard = autodiff::no_grad();
+    let guard = autodiff::no_grad();
     let y = module.forward(&mut Context::eval().observe(observer), &x)?;
+    drop(guard);
     let (total_flops, total): (u64, usize) = (flops() - before, parameters.iter().map(|p| p.1).sum());
     let layers = layers.lock().unwrap_or_else(PoisonError::into_inner).clone();
     // Containers are rows too; what they hold has been shown.
@@ -513,6 +522,20 @@ pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
         parameters.iter().filter(|(n, _)| n.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))).map(|p| p.1).sum::<usize>()
     };
     let activations: usize = leaves.iter().map(|l| 4 * l.3).sum();
+    let data = Dataset {
+        name: "summary".into(),
+        classes: (0..args.classes).map(|class| class.to_string()).collect(),
+        channels: c,
+        height: h,
+        width: w,
+        preprocessing: data::Preprocessing::new(c),
+        train: Arc::new(data::Part::new(Vec::new(), Vec::new())),
+        val: None,
+        test: None,
+        skipped: Vec::new(),
+    };
+    let settings = Settings { model: Some(described(&args.model)?), val_fraction: Some(0.0), ..Settings::default() };
+    let training = train::memory(&settings.resolve(&data, None)?, args.batch_size)?;
     if args.json {
         let mut last = before;
         for (path, kind, shape, _, at) in &leaves {
@@ -520,7 +543,7 @@ pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
             last = *at;
         }
         say(
-            json!({ "event": "summary", "parameters": total, "flops": total_flops, "activation_bytes": activations, "output": y.shape().to_string() }),
+            json!({ "event": "summary", "parameters": total, "flops": total_flops, "activation_bytes": activations, "training_bytes": training, "output": y.shape().to_string() }),
         );
         return Ok(ExitCode::SUCCESS);
     }
@@ -532,11 +555,12 @@ pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
         last = *at;
     }
     say(format!(
-        "{total} parameters ({:.2} MB), {:.2} MFLOP and {:.2} MB of activations for a batch of {}; training needs about three times the computation",
+        "{total} parameters ({:.2} MB), {:.2} MFLOP and {:.2} MB of activations for a batch of {}; training needs about three times the computation and holds {:.2} MB of tensors (adamw)",
         4e-6 * total as f64,
         total_flops as f64 * 1e-6,
         activations as f64 * 1e-6,
-        args.batch_size
+        args.batch_size,
+        1e-6 * training as f64
     ));
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 use super::commands::prepare;
 use super::{CompareArgs, LrFindArgs, SweepArgs, note, open_device, say};
 use mappa::rng::Stream;
-use mappa::train::{self, Config, Options, Run};
+use mappa::train::{self, BatchSize, Config, Options, Run, Settings};
 use mappa::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -12,7 +12,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+/// Here runs are compared, which want one size.
+fn no_auto(settings: &Settings) -> Result<()> {
+    match settings.batch_size {
+        Some(BatchSize::Auto(_)) => Err(Error::Config("--batch-size auto is for mappa train; give a number here".into())),
+        _ => Ok(()),
+    }
+}
+
 pub fn lr_find(args: &LrFindArgs) -> Result<ExitCode> {
+    no_auto(&args.settings)?;
     if !(args.from > 0.0 && args.to > args.from && args.to.is_finite()) || args.steps < 10 {
         return Err(Error::Config("--from must be above 0 and below --to, and --steps at least 10".into()));
     }
@@ -109,6 +118,7 @@ pub fn sweep(args: &SweepArgs) -> Result<ExitCode> {
         for (key, value) in point {
             settings.set(&format!("{key}={value}"))?;
         }
+        no_auto(&settings)?;
         let (data, config) = prepare(settings, &mut loaded)?;
         runs.push((point, data, config));
     }

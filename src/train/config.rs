@@ -1,5 +1,6 @@
 //! The settings of a run: from a file, from `--set`, from flags; then completed from the data and saved with the run.
 
+use super::batch_size::BatchSize;
 use crate::data::augment::{Augment, PRESETS};
 use crate::data::{Dataset, Preprocessing, Sidecar};
 use crate::device::Device;
@@ -44,9 +45,9 @@ pub struct Settings {
     /// Stop after this many steps
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
     pub max_steps: Option<u64>,
-    /// Samples a batch [default: 64, small sets 32]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
-    pub batch_size: Option<usize>,
+    /// Samples a batch; auto: the smallest power of two that is about as fast as any, measured on the device [default: 64, small sets 32]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N|auto", allow_negative_numbers = true))]
+    pub batch_size: Option<BatchSize>,
     /// Batches a step, whose gradients are averaged over all their images [default: 1]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
     pub accumulate: Option<usize>,
@@ -361,7 +362,11 @@ impl Settings {
                 Kind::Small | Kind::Large => 80_000_usize.div_ceil(samples).clamp(3, 60) as u64,
             }),
             max_steps: self.max_steps.unwrap_or(0),
-            batch_size: self.batch_size.unwrap_or(if small || kind == Kind::FineTune { 32 } else { 64 }),
+            batch_size: match self.batch_size {
+                Some(BatchSize::Of(size)) => size,
+                _ if small || kind == Kind::FineTune => 32,
+                _ => 64,
+            },
             accumulate: self.accumulate.unwrap_or(1),
             lr,
             backbone_lr: self.backbone_lr.unwrap_or(if kind == Kind::FineTune { 0.3 } else { 1.0 }),

@@ -1,5 +1,6 @@
 //! The training loop: batches in, checkpoints and events out.
 
+mod batch_size;
 mod classifier;
 mod config;
 mod frozen;
@@ -7,6 +8,7 @@ mod range;
 mod report;
 mod run;
 
+pub use batch_size::{Auto, BatchSize, fastest_batch_size, memory};
 pub use classifier::{Classifier, Trained};
 pub use config::{BACKBONE, BestBy, CLASS_WEIGHTS, Config, LOSSES, PRECISIONS, Settings};
 pub use range::{lr_range, suggest_lr};
