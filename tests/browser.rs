@@ -4,6 +4,8 @@
 //! Needs Chromium (`CHROMIUM` names it); without one the test says so, and fails with `MAPPA_REQUIRE_CHROMIUM=1`.
 #![cfg(feature = "gpu")]
 
+#[path = "common/browser.rs"]
+mod browser;
 mod common;
 
 use mappa::backend::gpu::shader::{Sources, Storage};
@@ -41,13 +43,6 @@ try {
 } catch (e) { report.messages.push(`the page failed: ${e}`); }
 await fetch("/report", { method: "POST", body: JSON.stringify(report) });
 </script>"#;
-
-fn chromium() -> Option<String> {
-    let named = std::env::var("CHROMIUM").ok().into_iter();
-    let runs =
-        |name: &String| Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
-    named.chain(["chromium", "chromium-browser", "google-chrome"].map(String::from)).find(runs)
-}
 
 /// Ends the browser with the test, however that ends.
 struct Browser(Child);
@@ -89,12 +84,7 @@ fn answer(stream: TcpStream, shaders: &str) -> Option<Value> {
 
 #[test]
 fn a_browser_compiles_every_specialisation() {
-    let Some(chromium) = chromium() else {
-        let required = std::env::var("MAPPA_REQUIRE_CHROMIUM").is_ok_and(|v| v == "1");
-        assert!(!required, "MAPPA_REQUIRE_CHROMIUM=1, but there is no chromium");
-        println!("left out: the browser's compiler, since there is no chromium; install it or set CHROMIUM");
-        return;
-    };
+    let Some(chromium) = browser::chromium() else { return };
     let pipelines = common::pipelines();
     let shader = |d: &mappa::backend::gpu::kernels::Dispatch| {
         let text = Sources::default().expand(d.kernel.file, d.kernel.variant, &d.kernel.specs).unwrap();

@@ -271,7 +271,28 @@ fn a_run_ends_with_a_report_that_needs_nothing_else() {
         report.split("class=\"cell ").skip(1).filter_map(|cell| cell.split('>').nth(1)?.split('<').next()?.parse::<u64>().ok()).sum();
     assert_eq!(cells, 6, "two of 20 of each class");
     let mistakes = report.matches(" taken for <b>").count();
-    assert!(mistakes > 0 && report.matches("src=\"data:image/png;base64,").count() == mistakes, "{mistakes} mistakes");
+    let parts: Vec<&str> = report.split("<section>").filter(|part| part.contains("The most confident mistakes")).collect();
+    assert!(
+        mistakes > 0 && parts.len() == 1 && parts[0].matches("src=\"data:image/png;base64,").count() == mistakes,
+        "{mistakes} mistakes"
+    );
+    // Written again from what lies in the folder, it is the same.
+    fs::remove_file(Path::new(&out).join("report.html")).unwrap();
+    run(&["plot", &out, "--device", "cpu"].map(str::to_owned));
+    assert!(fs::read_to_string(Path::new(&out).join("report.html")).unwrap() == report);
+    // Without metrics, or with a line that was being written when the machine stopped, it is still drawn.
+    let metrics = Path::new(&out).join("metrics.jsonl");
+    fs::write(&metrics, "{\"event\":\"epoch\",\"epo").unwrap();
+    run(&["plot", &out, "--device", "cpu"].map(str::to_owned));
+    fs::remove_file(&metrics).unwrap();
+    refused(&["plot", &out, "--device", "cpu"], 1, &["metrics.jsonl"]);
+    // Its config.toml makes the same run again.
+    let again = folder.path().join("again").display().to_string();
+    run(&["train", "--device", "cpu", "--config", &format!("{out}/config.toml"), "--out", &again].map(str::to_owned));
+    let file = |run: &str, name: &str| fs::read(Path::new(run).join(name)).unwrap();
+    assert!(
+        file(&out, "model.safetensors") == file(&again, "model.safetensors") && file(&out, "config.toml") == file(&again, "config.toml")
+    );
 }
 
 #[test]

@@ -226,6 +226,7 @@ fn an_observer_sees_every_layer_with_its_path_and_output() {
     let log = Arc::clone(&seen);
     let mut ctx = Context::eval().observe(Box::new(move |path, layer, y| {
         log.lock().unwrap().push(format!("{path}: {} {}", layer.describe(), y.shape()));
+        None
     }));
     let inner = Sequential::new().then(Linear::new(&device, 3, 2, true).unwrap()).then(Activation::Relu);
     Sequential::new().named("head", inner).forward(&mut ctx, &random(&device, &[4, 3], 0)).unwrap();

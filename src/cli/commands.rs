@@ -3,7 +3,8 @@
 use super::peak::{self, Peak};
 use super::progress::Progress;
 use super::{
-    DeviceLoss, DevicesArgs, DiffArgs, EvalArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device, say,
+    DeviceLoss, DevicesArgs, DiffArgs, EvalArgs, PlotArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device,
+    say,
 };
 use mappa::backend::profile::Cost;
 use mappa::data::{self, Dataset, Sidecar};
@@ -422,6 +423,23 @@ pub fn predict(args: &PredictArgs) -> Result<ExitCode> {
     Ok(if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
+pub fn plot(args: &PlotArgs) -> Result<ExitCode> {
+    let (run, config) = Run::open(&args.run)?;
+    let mut data = load(&config.data, config.input[1], Some(config.val_fraction), Some(config.seed))?;
+    data.preprocessing = config.preprocessing.clone();
+    if data.classes != config.classes {
+        return Err(Error::Config(format!("the classes of {} are not those that {} was trained on", config.data, args.run.display())));
+    }
+    let (device, _) = open_device(&args.device)?;
+    let report = train::plot(&run, &config, &data, &device, 1)?;
+    if args.device.json {
+        say(json!({ "event": "report", "report": report.display().to_string() }));
+    } else {
+        say(format!("report {}", report.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 pub fn devices(args: &DevicesArgs) -> Result<ExitCode> {
     let cpu = Device::cpu(0)?;
     if args.json {
@@ -510,6 +528,7 @@ pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
     let observer = Box::new(move |path: &str, layer: &dyn Module, y: &Tensor| {
         let row = (path.to_owned(), layer.describe(), y.shape().to_string(), y.shape().len(), count());
         seen.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+        None
     });
     let guard = autodiff::no_grad();
     let y = module.forward(&mut Context::eval().observe(observer), &x)?;

@@ -39,6 +39,8 @@ enum Command {
     Sweep(SweepArgs),
     /// Show in what runs differ, and what they reached
     Compare(CompareArgs),
+    /// Write a run's report.html again
+    Plot(PlotArgs),
     /// List the devices that can compute
     Devices(DevicesArgs),
     /// Show a model's layers, shapes, parameters and cost, without computing
@@ -250,6 +252,15 @@ struct CompareArgs {
 }
 
 #[derive(Args)]
+struct PlotArgs {
+    /// The run's folder
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Args)]
 struct DevicesArgs {
     /// Machine-readable output: one JSON object a line on stdout
     #[arg(long)]
@@ -375,6 +386,7 @@ pub fn main() -> ExitCode {
         Command::LrFind(args) => explore::lr_find(&args),
         Command::Sweep(args) => explore::sweep(&args),
         Command::Compare(args) => explore::compare(&args),
+        Command::Plot(args) => commands::plot(&args),
         Command::Devices(args) => commands::devices(&args),
         Command::Summary(args) => commands::summary(&args),
         Command::Verify(args) => commands::verify(&args),

@@ -3,7 +3,7 @@
 use super::{PreviewArgs, note, say};
 use image::{GrayImage, RgbImage};
 use mappa::data::augment::Augment;
-use mappa::data::{self, Dataset, Loader, LoaderOptions, Preprocessing};
+use mappa::data::{self, Dataset, Loader, LoaderOptions};
 use mappa::train::Settings;
 use mappa::{Error, Result};
 use std::process::ExitCode;
@@ -92,14 +92,12 @@ fn spread(data: &Dataset, count: usize) -> Vec<usize> {
 fn images(data: &Dataset, samples: &[usize], augment: Augment, seed: u64, epoch: u64) -> Result<Vec<Vec<u8>>> {
     let part = std::sync::Arc::new(data.train.select(samples));
     let options = LoaderOptions { batch_size: samples.len(), augment, seed, epoch, ..LoaderOptions::default() };
-    let Preprocessing { scale, mean, std } = &data.preprocessing;
-    let area = data.height * data.width;
     let white = data.preprocessing.white();
     let mut all = Vec::new();
     for batch in Loader::new(data, &part, options)? {
-        for image in batch?.images.chunks_exact(data.channels * area) {
-            let pixel = |(i, &x): (usize, &f32)| ((x * std[i / area] + mean[i / area]) * scale * white).round().clamp(0.0, 255.0) as u8;
-            all.push(image.iter().enumerate().map(pixel).collect());
+        for image in batch?.images.chunks_exact(data.channels * data.height * data.width) {
+            let pixels = data.preprocessing.pixels(image);
+            all.push(pixels.iter().map(|&pixel| (pixel as f32 * white).round().min(255.0) as u8).collect());
         }
     }
     Ok(all)

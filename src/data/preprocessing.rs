@@ -31,6 +31,13 @@ impl Preprocessing {
         if self.scale > 1.0 { 255.0 / self.scale } else { 1.0 }
     }
 
+    /// The pixels, as stored, that a model's input `[C, H, W]` came from.
+    pub fn pixels(&self, input: &[f32]) -> Vec<u8> {
+        let area = (input.len() / self.mean.len().max(1)).max(1);
+        let pixel = |(i, &x): (usize, &f32)| ((x * self.std[i / area] + self.mean[i / area]) * self.scale).round().clamp(0.0, 255.0) as u8;
+        input.iter().enumerate().map(pixel).collect()
+    }
+
     /// Gives each channel of the samples `[C, area]` of a part mean 0 and standard deviation 1; rounded to four digits, as people write them down.
     ///
     /// # Errors
@@ -106,6 +113,10 @@ mod tests {
     fn tables_follow_the_formula() {
         let tables = Preprocessing { scale: 1.0, mean: vec![127.0, 0.0], std: vec![128.0, 2.0] }.tables(2).unwrap();
         assert_eq!((tables[0][0], tables[0][255], tables[1][255]), (-127.0 / 128.0, 1.0, 127.5));
+        let own = Preprocessing { scale: 255.0, mean: vec![0.5, 0.1], std: vec![0.25, 2.0] };
+        let tables2 = own.tables(2).unwrap();
+        let input: Vec<f32> = [0, 7, 200, 255].iter().flat_map(|&pixel| [tables2[0][pixel]]).chain([tables2[1][9]; 4]).collect();
+        assert_eq!(own.pixels(&input), [0, 7, 200, 255, 9, 9, 9, 9]);
         let default = Preprocessing::new(3).tables(3).unwrap();
         assert_eq!((default.len(), default[2][0], default[2][51], default[2][255]), (3, 0.0, 0.2, 1.0));
     }

@@ -43,7 +43,8 @@ pub struct Scores {
     pub recall: Vec<f64>,
     /// Harmonic mean of the two, of each class.
     pub f1: Vec<f64>,
-    /// Mean over the classes of the one-against-rest area under the ROC curve; `None` when a class is missing or alone.
+    /// Mean over the classes of the one-against-rest area under the ROC curve; `None` when a class is missing or alone,
+    /// or for more than 1,000 classes, which would take longer than an epoch.
     pub auc: Option<f64>,
     /// Rows are true classes, columns predictions.
     pub confusion_matrix: Vec<Vec<u64>>,
@@ -100,6 +101,9 @@ impl Predictions {
 
     /// Macro mean of the one-against-rest areas.
     fn auc(&self) -> Option<f64> {
+        if self.classes > 1000 {
+            return None;
+        }
         let area = |c: usize| {
             let scores: Vec<f64> = self.probabilities.iter().skip(c).step_by(self.classes).copied().collect();
             roc_auc(&scores, &self.targets.iter().map(|&t| t == c).collect::<Vec<_>>()).ok().flatten()

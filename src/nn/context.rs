@@ -6,8 +6,8 @@ use crate::rng::Stream;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 
-/// Called after each layer with its path, the layer and its output: see [`Context::observe`].
-pub type Observer = Box<dyn FnMut(&str, &dyn Module, &Tensor) + Send>;
+/// Called after each layer with its path, the layer and its output, whose place what it returns takes: see [`Context::observe`].
+pub type Observer = Box<dyn FnMut(&str, &dyn Module, &Tensor) -> Option<Tensor> + Send>;
 
 /// Training or evaluation, the source of random numbers, and where in the network the pass is. One a step.
 pub struct Context {
@@ -50,7 +50,7 @@ impl Context {
         self
     }
 
-    /// Shows every layer's output to `observer`, children before their parent: for tables of shapes and for comparing devices.
+    /// Shows every layer's output to `observer`, children before their parent: for tables of shapes, for comparing devices, for gradients in the midst of a network.
     pub fn observe(mut self, observer: Observer) -> Self {
         self.observer = Some(observer);
         self
@@ -88,10 +88,8 @@ impl Context {
     pub fn call(&mut self, name: &str, module: &dyn Module, x: &Tensor) -> Result<Tensor> {
         self.scope(name, |ctx| {
             let y = module.forward(ctx, x)?;
-            if let Some(observer) = &mut ctx.observer {
-                observer(&ctx.path, module, &y);
-            }
-            Ok(y)
+            let other = ctx.observer.as_mut().and_then(|observer| observer(&ctx.path, module, &y));
+            Ok(other.unwrap_or(y))
         })
     }
 

@@ -254,12 +254,15 @@ impl Settings {
         toml::from_str(text).map_err(|e| Error::Config(format!("{name}: {}", e.to_string().trim())))
     }
 
-    /// Settings from a TOML file.
+    /// Settings from a TOML file, which may be the `config.toml` of a run: then they are all that run was made with.
     ///
     /// # Errors
     /// [`Error::Data`] when it cannot be read, [`Error::Config`] with the line of what is wrong.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::data(path, format!("cannot read this configuration: {e}")))?;
+        if let Ok(config) = toml::from_str::<Config>(&text) {
+            return Ok(config.settings());
+        }
         Self::parse(&text, &path.display().to_string())
     }
 
@@ -461,6 +464,54 @@ impl Config {
         toml::from_str(&text).map_err(|e| Error::data(&path, format!("this configuration is corrupt: {}", e.to_string().trim())))
     }
 
+    /// The settings that give the same configuration again for the same data.
+    fn settings(self) -> Settings {
+        let Augment { shift, flip, rotate, crop, jitter, erase, mixup, cutmix, randaugment, magnitude } = self.augmentation;
+        let named = |text: String| (!text.is_empty()).then_some(text);
+        Settings {
+            data: Some(self.data),
+            // Only pictures are resized; of other images it is what they have.
+            size: (self.input[1] == self.input[2]).then_some(self.input[1]),
+            model: Some(self.model),
+            weights: named(self.weights),
+            freeze: self.freeze,
+            epochs: Some(self.epochs),
+            max_steps: Some(self.max_steps),
+            batch_size: Some(BatchSize::Of(self.batch_size)),
+            accumulate: Some(self.accumulate),
+            lr: Some(self.lr),
+            backbone_lr: Some(self.backbone_lr),
+            momentum: (self.optimizer == "sgd").then_some(self.momentum),
+            optimizer: Some(self.optimizer),
+            weight_decay: Some(self.weight_decay),
+            schedule: Some(self.schedule),
+            warmup_steps: Some(self.warmup_steps),
+            clip_grad_norm: Some(self.clip_grad_norm),
+            loss: Some(self.loss),
+            label_smoothing: Some(self.label_smoothing),
+            class_weights: Some(self.class_weights),
+            l1: Some(self.l1),
+            ema: Some(self.ema),
+            val_fraction: Some(self.val_fraction),
+            best_by: Some(self.best_by),
+            patience: Some(self.patience),
+            augment: Some(self.augment),
+            shift: Some(shift),
+            flip: Some(flip),
+            rotate: Some(rotate),
+            crop: Some(crop),
+            jitter: Some(jitter),
+            erase: Some(erase),
+            mixup: Some(mixup),
+            cutmix: Some(cutmix),
+            randaugment: Some(randaugment),
+            magnitude: Some(magnitude),
+            precision: Some(self.precision),
+            seed: Some(self.seed),
+            checkpoint_every: Some(self.checkpoint_every),
+        }
+    }
+
     /// The text of `config.toml`.
     ///
     /// # Errors
@@ -536,6 +587,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.toml"), config.to_toml().unwrap()).unwrap();
         assert_eq!(Config::read(folder.path()).unwrap(), config);
+        assert_eq!(Settings::read(&folder.path().join("config.toml")).unwrap().resolve(&data, None).unwrap(), config);
         for (flag, bad) in [
             ("batch-size", "batch-size=0"),
             ("lr", "lr=nan"),

@@ -3,6 +3,7 @@
 mod batch_size;
 mod classifier;
 mod config;
+mod explain;
 mod frozen;
 mod range;
 mod report;
@@ -11,6 +12,7 @@ mod run;
 pub use batch_size::{Auto, BatchSize, fastest_batch_size, memory};
 pub use classifier::{Classifier, Trained};
 pub use config::{BACKBONE, BestBy, CLASS_WEIGHTS, Config, LOSSES, PRECISIONS, Settings};
+pub use explain::{Heat, grad_cam};
 pub use range::{lr_range, suggest_lr};
 pub use run::{Best, Run, State};
 
@@ -60,6 +62,9 @@ pub struct Event {
     pub run: Option<String>,
     /// The report, where one is written.
     pub report: Option<String>,
+    /// Of an epoch's last step: the norm of the gradient of each layer's weights, before clipping, in the layers' order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient_norms: Option<Vec<(String, f64)>>,
 }
 
 impl Event {
@@ -204,10 +209,11 @@ fn train_on(run: &Run, config: &Config, data: &Dataset, options: &mut Options) -
         schedule: config.schedule()?,
         weight,
         best_by: config.best_by()?,
-        state,
         total,
         pending: Vec::new(),
         lines: Vec::new(),
+        steps_before: state.step,
+        state,
         started: Instant::now(),
         waited: Duration::ZERO,
         images: 0,
@@ -321,6 +327,51 @@ fn class_weights(config: &Config, part: &Part, device: &Device) -> Result<Option
     Tensor::from_slice(device, &[weights.len()], &weights).map(Some)
 }
 
+/// The norm of the gradient of each layer's weights, those with two or more dimensions, as it is without loss scaling.
+fn gradient_norms(module: &Sequential, optimizer: &Optimizer) -> Result<Vec<(String, f64)>> {
+    let _guard = no_grad();
+    let scale = optimizer.loss_scale().map(Tensor::to_vec_blocking::<f32>).transpose()?.map_or(1.0, |scale| scale[0] as f64);
+    let (mut names, mut squares) = (Vec::new(), Vec::new());
+    for (name, parameter) in nn::named_parameters(module) {
+        if let Some(gradient) = parameter.grad().filter(|_| parameter.is_trainable() && parameter.shape().rank() >= 2) {
+            names.push(name);
+            squares.push(gradient.unary(Unary::Square)?.sum(None, false)?.reshape(&[1])?);
+        }
+    }
+    if squares.is_empty() {
+        return Ok(Vec::new());
+    }
+    let squares = Tensor::concat(&squares.iter().collect::<Vec<_>>(), 0)?.to_vec_blocking::<f32>()?;
+    // A step that overflowed says nothing of its layers.
+    let norms = names.into_iter().zip(squares).map(|(name, square)| (name, (square as f64).sqrt() / scale));
+    Ok(norms.filter(|(_, norm)| norm.is_finite()).collect())
+}
+
+/// Writes a run's `report.html` again, from its weights and its metrics; returns where it is.
+///
+/// # Errors
+/// [`Error::Data`] for a run without weights; errors of the data and the device.
+pub fn plot(run: &Run, config: &Config, data: &Dataset, device: &Device, workers: usize) -> Result<PathBuf> {
+    let module = models::build(&config.model, config.input, config.classes.len(), device, config.seed)?;
+    models::load(&module, &run.weights())?;
+    let answers = |part: &Option<Arc<Part>>| -> Result<Option<Predictions>> {
+        part.as_ref().map(|part| evaluate(&module, data, part, device, config.batch_size, workers)).transpose()
+    };
+    let last = run.epochs()?.pop();
+    let report = report::Report {
+        config,
+        run,
+        data,
+        device,
+        module: &module,
+        answers: [answers(&data.val)?, answers(&data.test)?],
+        steps: last.as_ref().map_or(0, |event| event.step),
+        train_loss: last.and_then(|event| event.train_loss).unwrap_or(0.0),
+        timing: report::Timing::read(run),
+    };
+    Ok(report.conclude()?.path)
+}
+
 /// Says in which part of a step an operation's result was not finite. In the forward pass the layer's path says it.
 fn during(part: &str, error: Error) -> Error {
     match error {
@@ -354,6 +405,8 @@ struct Trainer<'a> {
     pending: Vec<(u64, u64, Tensor)>,
     /// Lines for `metrics.jsonl`.
     lines: Vec<String>,
+    /// Steps that other processes did.
+    steps_before: u64,
     started: Instant,
     /// For batches.
     waited: Duration,
@@ -389,7 +442,9 @@ impl Trainer<'_> {
                     self.run.path().display()
                 )));
             }
-            let loss = self.step(&batches, options.device)?;
+            // Of the epoch's last step, or of the run's.
+            let last = self.state.batch as usize + batches.len() >= loader.batches() || self.state.step + 1 >= self.total;
+            let loss = self.step(&batches, last, options.device)?;
             self.state.step += 1;
             self.state.batch += batches.len() as u64;
             self.images += batches.iter().map(Batch::len).sum::<usize>() as u64;
@@ -413,6 +468,7 @@ impl Trainer<'_> {
             train_loss: Some(train_loss),
             val_loss: scores.as_ref().map(|s| s.loss),
             val_accuracy: scores.as_ref().map(|s| s.accuracy),
+            gradient_norms: Some(std::mem::take(&mut self.state.gradient_norms)),
             ..self.event("epoch", epoch, self.state.step)
         };
         self.emit(event, options);
@@ -431,7 +487,7 @@ impl Trainer<'_> {
     }
 
     /// One step, of one or more batches; returns its loss.
-    fn step(&mut self, batches: &[Batch], device: &Device) -> Result<Tensor> {
+    fn step(&mut self, batches: &[Batch], last: bool, device: &Device) -> Result<Tensor> {
         let config = self.config;
         self.optimizer.zero_grad();
         let mut total: Option<Tensor> = None;
@@ -442,6 +498,9 @@ impl Trainer<'_> {
             let loss = self.backward(i as u64, share, &x, &target, batch.mix.as_ref());
             let loss = loss.map_err(|error| self.keep_evidence(error, &x, &target))?.detach();
             total = Some(total.map_or(Ok(loss.clone()), |sum| sum.add(&loss))?);
+        }
+        if last {
+            self.state.gradient_norms = gradient_norms(&self.module, &self.optimizer)?;
         }
         let mut update = || -> Result<()> {
             if config.clip_grad_norm > 0.0 {
@@ -574,6 +633,7 @@ impl Trainer<'_> {
             images_per_s,
             run: None,
             report: None,
+            gradient_norms: None,
         }
     }
 
@@ -594,30 +654,32 @@ impl Trainer<'_> {
     fn finish(mut self, train_loss: f64, options: &mut Options) -> Result<Outcome> {
         let seconds = self.started.elapsed().as_secs_f64();
         safetensors::load_into(self.kept(), self.run.weights())?;
-        let answered = (self.answers(&self.data.val, options)?, self.answers(&self.data.test, options)?);
-        let [val, test] = [&answered.0, &answered.1].map(|answers| answers.as_ref().map(Predictions::scores));
-        // The headline is the test part's, where there is one.
-        let judged = answered.1.as_ref().zip(test.as_ref()).or(answered.0.as_ref().zip(val.as_ref()));
-        let verdict = report::verdict(self.config, judged, train_loss);
-        let path = self.run.path().join("report.html");
-        let (name, part) = if test.is_some() { ("test", &self.pictures.test) } else { ("validation", &self.pictures.val) };
-        let shown = report::Report {
-            config: self.config,
-            run: self.run.path(),
-            device: options.device.name(),
-            epochs: &self.run.epochs()?,
-            steps: self.state.step,
+        let answers = [self.answers(&self.data.val, options)?, self.answers(&self.data.test, options)?];
+        let waited = self.waited.as_secs_f64();
+        let timing = report::Timing {
+            device: options.device.name().to_owned(),
+            steps: self.state.step - self.steps_before,
             seconds,
-            judged: judged.zip(part.as_ref()).map(|((answers, scores), part)| report::Judged {
-                part: name,
-                answers,
-                scores,
-                data: self.pictures,
-                images: part,
-            }),
-            verdict: &verdict,
+            images_per_s: self.images as f64 / seconds.max(1e-9),
+            waited,
+            peak_bytes: options.device.memory().peak_bytes,
         };
-        report::write(&path, &shown)?;
+        // A run that was at its end already keeps what is known of its training.
+        if timing.steps > 0 {
+            timing.save(self.run)?;
+        }
+        let report = report::Report {
+            config: self.config,
+            run: self.run,
+            data: self.pictures,
+            device: options.device,
+            module: self.kept(),
+            answers,
+            steps: self.state.step,
+            train_loss,
+            timing: report::Timing::read(self.run),
+        };
+        let report::Conclusion { scores: [val, test], verdict, path } = report.conclude()?;
         let event = Event {
             train_loss: Some(train_loss),
             val_loss: val.as_ref().map(|s| s.loss),
@@ -630,7 +692,6 @@ impl Trainer<'_> {
         self.emit(event, options);
         self.run.log(&std::mem::take(&mut self.lines))?;
         let best_epoch = self.state.best.map_or(self.state.epoch, |b| b.epoch);
-        let waited = self.waited.as_secs_f64();
         Ok(Outcome { val, test, steps: self.state.step, train_loss, best_epoch, seconds, waited, verdict, report: path })
     }
 }

@@ -22,6 +22,9 @@ pub struct State {
     pub batch: u64,
     /// Sum of the losses of that epoch's steps so far.
     pub epoch_loss: f64,
+    /// Of the epoch's last step, once it is done: see [`Event`](super::Event).
+    #[serde(default)]
+    pub gradient_norms: Vec<(String, f64)>,
     /// The weights kept so far.
     pub best: Option<Best>,
     /// An early stop has ended the training, which was to have so many epochs.

@@ -61,6 +61,7 @@ impl Step<'_> {
         let layers = Arc::clone(&seen);
         let observer = move |path: &str, _: &dyn Module, y: &Tensor| {
             layers.lock().unwrap_or_else(PoisonError::into_inner).push((path.to_owned(), y.detach()));
+            None
         };
         let mut context = Context::train(self.seed, 0).observe(Box::new(observer));
         let loss = module.forward(&mut context, &x)?.cross_entropy_mean(&target)?;
