@@ -471,6 +471,27 @@ fn images_of_idx_files_are_asked_by_number_and_the_held_back_ones_measured() {
 }
 
 #[test]
+fn a_machine_is_looked_at_and_the_shell_is_served() {
+    let text = run(&["doctor", "--json"].map(str::to_owned));
+    let findings: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for what in ["mappa", "CPU", "memory", "self-test", "GPU", "runs", "temporary", "cache"] {
+        assert!(findings.iter().any(|finding| finding["what"] == what), "{what}: {text}");
+    }
+    assert!(findings.iter().all(|finding| (finding["state"] == "ok") == finding["hint"].is_null()), "{text}");
+    let output = mappa(&["doctor"]).env("TMPDIR", "/nonexistent").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("wrong  temporary  /nonexistent") && text.contains("-> set TMPDIR"), "{text}");
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(run(&["completions".to_owned(), shell.into()]).contains("lr-find"), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    run(&["man".to_owned(), folder.path().join("man").display().to_string()]);
+    assert!(fs::read_to_string(folder.path().join("man/mappa-train.1")).unwrap().contains("label\\-smoothing"));
+    fs::write(folder.path().join("file"), "").unwrap();
+    refused(&["man", &folder.path().join("file").display().to_string()], 1, &["file"]);
+}
+
+#[test]
 fn every_loss_learns_and_a_run_that_stopped_early_goes_on_when_asked() {
     let folder = tempfile::tempdir().unwrap();
     for loss in mappa::train::LOSSES {
@@ -511,6 +532,21 @@ fn a_run_can_be_measured_and_asked() {
     let total: u64 =
         eval["confusion_matrix"].as_array().unwrap().iter().flat_map(|r| r.as_array().unwrap()).map(|v| v.as_u64().unwrap()).sum();
     assert_eq!(total, 360);
+    // What it answers as a table, and its curves for TensorBoard and on a page beside another run.
+    let table = folder.path().join("predictions.csv");
+    run(&["eval".into(), out.display().to_string(), "--predictions".into(), table.display().to_string()]);
+    let rows: Vec<String> = fs::read_to_string(&table).unwrap().lines().map(str::to_owned).collect();
+    assert!(rows.len() == 361 && rows[0] == "class,0,1,2,3,4,5,6,7,8,9");
+    let sum: f64 = rows[1].split(',').skip(1).map(|p| p.parse::<f64>().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-9, "{}", rows[1]);
+    let other = folder.path().join("other");
+    run(&quick(&other, &["--tensorboard"]));
+    let events: Vec<_> = fs::read_dir(other.join("tensorboard")).unwrap().flatten().collect();
+    assert!(events.len() == 1 && events[0].metadata().unwrap().len() > 30 * 40);
+    let page = folder.path().join("page.html");
+    run(&["compare".into(), out.display().to_string(), other.display().to_string(), "--html".into(), page.display().to_string()]);
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.matches("<polyline").count() == 6 && page.contains("test accuracy"), "{page}");
     let picture = folder.path().join("seven.png");
     image::GrayImage::from_fn(8, 8, |x, y| image::Luma([if y == 1 || x + y == 8 { 255 } else { 0 }])).save(&picture).unwrap();
     let line: serde_json::Value =

@@ -79,3 +79,63 @@ fn a_network_of_others_is_as_good_here_whatever_its_file_is_called() {
     // As published for these 2,000 pictures, and two for ties that rounding decides.
     assert!(right.abs_diff(1836) <= 2, "{right} of 2,000 right");
 }
+
+/// The heat of Grad-CAM lies on the flowers: boxes were drawn by hand on the middle squares of five photos, in sides of the square (left, top, right, bottom).
+#[cfg(feature = "image")]
+#[test]
+fn a_network_that_knows_daisies_looks_at_them() {
+    type Box = [f32; 4];
+    const PHOTOS: [(&str, &[Box]); 5] = [
+        ("10437929963_bc13eebe0c.jpg", &[[0.02, 0.1, 0.87, 1.0]]),
+        ("10770585085_4742b9dac3_n.jpg", &[[0.23, 0.05, 1.0, 0.95]]),
+        ("11891885265_ccefec7284_n.jpg", &[[0.36, 0.33, 0.65, 0.65]]),
+        ("1265350143_6e2b276ec9.jpg", &[[0.0, 0.27, 0.46, 0.8], [0.5, 0.17, 1.0, 0.78]]),
+        (
+            "13583238844_573df2de8e_m.jpg",
+            &[[0.34, 0.36, 0.52, 0.52], [0.62, 0.13, 0.8, 0.27], [0.0, 0.02, 0.15, 0.2], [0.32, 0.1, 0.48, 0.24]],
+        ),
+    ];
+    let Some(folder) = pretrained() else { return };
+    let archive = folder.join("../flowers-96/flowers-96.tar");
+    let device = Device::cpu(0).unwrap();
+    let trained = Trained::find(&folder.join("efficientnet_lite0-imagenet.safetensors")).unwrap().unwrap();
+    let module = trained.load(&device).unwrap();
+    let [c, h, w] = trained.about.input;
+    let tables = trained.about.preprocessing.tables(c).unwrap();
+    let mut tar = tar::Archive::new(std::fs::File::open(&archive).unwrap());
+    let (mut inside, mut area, mut photos) = (0.0, 0.0, 0);
+    for entry in tar.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        let Some((_, boxes)) = PHOTOS.iter().find(|photo| photo.0 == name) else { continue };
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        let pixels = mappa::io::picture::decode(Path::new(&name), std::io::Cursor::new(bytes), c, h, w).unwrap();
+        let input: Vec<f32> = pixels.iter().enumerate().map(|(i, &pixel)| tables[i / (h * w)][pixel as usize]).collect();
+        let x = Tensor::from_slice(&device, &[1, c, h, w], &input).unwrap();
+        // ImageNet's class 985: daisy.
+        let heat = mappa::train::grad_cam(&module, &x, &[985]).unwrap().unwrap();
+        let [rows, columns] = heat.size;
+        // The share of a cell that is in a box; the boxes of a photo do not overlap.
+        let overlap = |low: f32, high: f32, cell: usize, n: usize| {
+            let (from, to) = (cell as f32 / n as f32, (cell + 1) as f32 / n as f32);
+            (high.min(to) - low.max(from)).max(0.0) * n as f32
+        };
+        let share = |i: usize| {
+            boxes.iter().map(|b| overlap(b[0], b[2], i % columns, columns) * overlap(b[1], b[3], i / columns, rows)).sum::<f32>()
+        };
+        let total: f32 = heat.values.iter().sum();
+        let mass = heat.values.iter().enumerate().map(|(i, v)| v * share(i)).sum::<f32>() / total;
+        let boxed = boxes.iter().map(|b| (b[2] - b[0]) * (b[3] - b[1])).sum::<f32>();
+        println!("{name}: {:.0} % of the heat in {:.0} % of the picture ({}, {rows} x {columns})", 100.0 * mass, 100.0 * boxed, heat.layer);
+        inside += mass;
+        area += boxed;
+        photos += 1;
+    }
+    assert_eq!(photos, PHOTOS.len());
+    let (inside, area) = (inside / photos as f32, area / photos as f32);
+    // As many times the heat of the background: the odds of the one over the odds of the other.
+    let ratio = inside / (1.0 - inside) / (area / (1.0 - area));
+    println!("mean: {:.0} % of the heat in {:.0} % of the picture: {ratio:.1} times that of the background", 100.0 * inside, 100.0 * area);
+    assert!(ratio > 1.5, "{ratio}");
+}

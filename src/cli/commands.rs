@@ -8,7 +8,9 @@ use super::{
 };
 use mappa::backend::profile::Cost;
 use mappa::data::{self, Dataset, Sidecar};
-use mappa::metrics::Scores;
+use mappa::io::atomic;
+use mappa::io::tensorboard::EventFile;
+use mappa::metrics::{Predictions, Scores};
 use mappa::nn::{Context, Module, named_parameters};
 use mappa::train::{self, BatchSize, Classifier, Config, Options, Outcome, Run, Settings, Trained};
 use mappa::verify;
@@ -104,7 +106,17 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     let steps = (data.train.len().div_ceil(config.batch_size) as u64).div_ceil(config.accumulate as u64) * config.epochs;
     let steps = if config.max_steps > 0 { steps.min(config.max_steps) } else { steps };
     let mut progress = Progress::new(steps, config.epochs);
-    let mut on_event = |event: &train::Event| if json { say(event.to_json()) } else { progress.show(event) };
+    let mut tensorboard = if args.tensorboard { Some(EventFile::create(&run.path().join("tensorboard"))?) } else { None };
+    let mut on_event = |event: &train::Event| {
+        if let Some(file) = &mut tensorboard
+            && let Err(error) = scalars(file, event)
+        {
+            // The run is worth more than its curves.
+            note(format!("mappa: {error}; nothing more is written there"));
+            tensorboard = None;
+        }
+        if json { say(event.to_json()) } else { progress.show(event) }
+    };
     let mut on_note = |line: &str| {
         if !json {
             note(format!("        {line}"))
@@ -140,6 +152,23 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An event's figures as TensorBoard shows them.
+fn scalars(file: &mut EventFile, event: &train::Event) -> Result<()> {
+    let train = if event.event == "step" { "loss/step" } else { "loss/train" };
+    let mut all: Vec<(String, f64)> = [
+        (train, event.train_loss),
+        ("loss/val", event.val_loss),
+        ("accuracy/val", event.val_accuracy),
+        ("accuracy/test", event.test_accuracy),
+        ("images_per_s", event.images_per_s),
+    ]
+    .into_iter()
+    .filter_map(|(tag, value)| Some((tag.to_owned(), value?)))
+    .collect();
+    all.extend(event.gradient_norms.iter().flatten().map(|(layer, norm)| (format!("gradient/{layer}"), *norm)));
+    file.scalars(event.step, &all.iter().map(|(tag, value)| (tag.as_str(), *value)).collect::<Vec<_>>())
 }
 
 /// A data set with what it was read by: source, size, share and seed of the validation part.
@@ -351,7 +380,11 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
         (None, Some(val)) => (val, "validation"),
         (None, None) => (&data.train, "training"),
     };
-    let scores = train::evaluate(&module, &data, part, &device, args.batch_size, 1)?.scores();
+    let predictions = train::evaluate(&module, &data, part, &device, args.batch_size, 1)?;
+    let scores = predictions.scores();
+    if let Some(path) = &args.predictions {
+        write_predictions(path, &data.classes, &predictions)?;
+    }
     if args.device.json {
         let mut line = json!({ "event": "eval" });
         if let (Some(line), Ok(serde_json::Value::Object(scores))) = (line.as_object_mut(), serde_json::to_value(&scores)) {
@@ -370,6 +403,17 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
         say(format!("{class:width$}  {:9.4}  {:6.4}  {:6.4}", scores.precision[c], scores.recall[c], scores.f1[c]));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One row an image: its class, and the probability of every class under its name.
+fn write_predictions(path: &Path, classes: &[String], predictions: &Predictions) -> Result<()> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let rows = predictions.probabilities.chunks_exact(classes.len().max(1)).zip(&predictions.targets);
+    let rows = rows.map(|(p, &target)| [classes[target].clone()].into_iter().chain(p.iter().map(f64::to_string)).collect::<Vec<_>>());
+    let header = ["class".to_owned()].into_iter().chain(classes.iter().cloned()).collect();
+    let bytes = [header].into_iter().chain(rows).try_for_each(|row| writer.write_record(&row)).map_err(|e| e.to_string());
+    let bytes = bytes.and_then(|()| writer.into_inner().map_err(|e| e.to_string()));
+    atomic::write(path, &bytes.map_err(|e| Error::Config(format!("--predictions {}: {e}", path.display())))?)
 }
 
 pub fn predict(args: &PredictArgs) -> Result<ExitCode> {

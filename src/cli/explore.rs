@@ -2,6 +2,7 @@
 
 use super::commands::prepare;
 use super::{CompareArgs, LrFindArgs, SweepArgs, note, open_device, say};
+use mappa::io::atomic;
 use mappa::rng::Stream;
 use mappa::train::{self, BatchSize, Config, Options, Run, Settings};
 use mappa::{Error, Result};
@@ -208,6 +209,17 @@ fn summary(path: &Path) -> Result<Summary> {
     Ok(Summary { settings, epochs, done, best })
 }
 
+/// Characters of a cell that are shown.
+const WIDEST: usize = 44;
+
+/// The beginning of a text that is too long.
+fn cut(text: &String) -> String {
+    match text.chars().count() > WIDEST {
+        true => text.chars().take(WIDEST - 3).chain("...".chars()).collect(),
+        false => text.clone(),
+    }
+}
+
 pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let runs = args.runs.iter().map(|path| summary(path)).collect::<Result<Vec<_>>>()?;
     let names: Vec<String> = args.runs.iter().map(|path| path.display().to_string()).collect();
@@ -242,11 +254,16 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
         ("train loss".into(), runs.iter().map(|run| number(figure(run, "train_loss"))).collect()),
     ];
     rows.extend(differing.iter().map(|&key| (key.clone(), runs.iter().map(|run| show(run.settings.get(key))).collect())));
+    if let Some(path) = &args.html {
+        let opened = args.runs.iter().map(|path| Run::open(path).map(|(run, _)| run)).collect::<Result<Vec<_>>>()?;
+        atomic::write(path, train::comparison(&opened, &rows)?.as_bytes())?;
+    }
     let first = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let widths: Vec<usize> =
-        (0..runs.len()).map(|i| rows.iter().map(|(_, cells)| cells[i].len()).max().unwrap_or(0).max(names[i].len())).collect();
+    let widths: Vec<usize> = (0..runs.len())
+        .map(|i| rows.iter().map(|(_, cells)| cells[i].chars().count().min(WIDEST)).max().unwrap_or(0).max(names[i].len()))
+        .collect();
     let row = |name: &str, cells: &[String]| {
-        let cells: Vec<String> = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = cells.iter().map(cut).zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
         say(format!("{name:first$}  {}", cells.join("  ")).trim_end())
     };
     row("", &names);

@@ -2,12 +2,13 @@
 
 mod bench;
 mod commands;
+mod doctor;
 mod explore;
 mod peak;
 mod preview;
 mod progress;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use mappa::train::Settings;
 use mappa::{Device, DeviceChoice, Error, Result};
 use std::io::Write;
@@ -43,6 +44,8 @@ enum Command {
     Plot(PlotArgs),
     /// List the devices that can compute
     Devices(DevicesArgs),
+    /// Look at this machine: devices, self-tests, memory, folders, and what to do where something is wrong
+    Doctor(DoctorArgs),
     /// Show a model's layers, shapes, parameters and cost, without computing
     Summary(SummaryArgs),
     /// Check every kernel of a device against the CPU reference, or against reference results of others
@@ -55,6 +58,18 @@ enum Command {
     Shaders(ShadersArgs),
     /// Licences and attributions
     Licenses,
+    /// Print a shell's completions, such as: mappa completions bash > ~/.local/share/bash-completion/completions/mappa
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, mappa.1 and one of each command
+    Man {
+        /// The folder to write to
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// Where to compute.
@@ -101,6 +116,9 @@ struct TrainArgs {
     /// Time every operation, and show at the end where the time went
     #[arg(long, help_heading = "Options")]
     profile: bool,
+    /// Write TensorBoard's event files to the folder `tensorboard` of the run, too
+    #[arg(long, help_heading = "Options")]
+    tensorboard: bool,
     /// When the GPU is lost or out of memory: stop, or go on from the last checkpoint on the CPU
     #[arg(long, value_enum, default_value = "stop", help_heading = "Options")]
     on_device_loss: DeviceLoss,
@@ -139,6 +157,9 @@ struct EvalArgs {
     /// The data to measure on [default: the run's own; digits for weights]
     #[arg(long, value_name = "digits|DIR")]
     data: Option<String>,
+    /// Write of each image its class and the probability of every class as CSV
+    #[arg(long, value_name = "FILE.csv")]
+    predictions: Option<PathBuf>,
     /// Samples at a time
     #[arg(long, default_value_t = 256, value_name = "N")]
     batch_size: usize,
@@ -246,6 +267,16 @@ struct CompareArgs {
     /// Folders of runs
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
+    /// Write a page with their curves, too
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
+    /// Machine-readable output: one JSON object a line on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct DoctorArgs {
     /// Machine-readable output: one JSON object a line on stdout
     #[arg(long)]
     json: bool,
@@ -374,6 +405,14 @@ fn open_device(args: &DeviceArgs) -> Result<(Device, String)> {
     pollster::block_on(Device::open(choice, args.threads))
 }
 
+fn manual(folder: &std::path::Path) -> Result<ExitCode> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), folder))
+        .map_err(|e| Error::io(folder, e))?;
+    say(folder.join("mappa.1").display());
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Runs the program. Exit codes: 0 done, 2 wrong input, 1 failed while running or a check found something, 130 interrupted.
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error,wgpu_hal=off,wgpu_core=off,naga=off")).init();
@@ -393,7 +432,13 @@ pub fn main() -> ExitCode {
         Command::Diff(args) => commands::diff(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Shaders(args) => commands::shaders(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Licenses => commands::licenses(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "mappa", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { folder } => manual(&folder),
     };
     match result {
         Ok(code) => code,

@@ -6,3 +6,4 @@ pub mod npy;
 #[cfg(feature = "image")]
 pub mod picture;
 pub mod safetensors;
+pub mod tensorboard;

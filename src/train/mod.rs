@@ -14,6 +14,7 @@ pub use classifier::{Classifier, Trained};
 pub use config::{BACKBONE, BestBy, CLASS_WEIGHTS, Config, LOSSES, PRECISIONS, Settings};
 pub use explain::{Heat, grad_cam};
 pub use range::{lr_range, suggest_lr};
+pub use report::comparison;
 pub use run::{Best, Run, State};
 
 use crate::autodiff::no_grad;

@@ -278,6 +278,46 @@ fn page(title: &str, body: &str) -> String {
     )
 }
 
+/// A page that compares runs: a table of named rows with a cell for each run, and their curves over each other.
+///
+/// # Errors
+/// [`Error::Io`] when a run's metrics cannot be read.
+pub fn comparison(runs: &[Run], rows: &[(String, Vec<String>)]) -> Result<String> {
+    let names: Vec<String> = runs.iter().map(|run| run.path().display().to_string()).collect();
+    let mut body = String::from("<h1>Comparison</h1><div class=wide><table><tr><th></th>");
+    names.iter().for_each(|name| {
+        let _ = write!(body, "<th>{}</th>", escape(name));
+    });
+    body.push_str("</tr>");
+    for (what, cells) in rows {
+        let _ = write!(body, "<tr><th>{}</th>", escape(what));
+        cells.iter().for_each(|cell| {
+            let _ = write!(body, "<td>{}</td>", escape(cell));
+        });
+        body.push_str("</tr>");
+    }
+    body.push_str("</table></div><section><h2>Learning curves</h2><div class=charts>");
+    let epochs = runs.iter().map(Run::epochs).collect::<Result<Vec<_>>>()?;
+    let last = epochs.iter().flatten().map(|event| event.epoch).max().unwrap_or(1) as f64;
+    type Figure = fn(&Event) -> Option<f64>;
+    let figures: [(&str, Figure); 3] =
+        [("Validation accuracy", |e| e.val_accuracy), ("Validation loss", |e| e.val_loss), ("Training loss", |e| e.train_loss)];
+    for (title, figure) in figures {
+        let lines: Vec<Vec<(f64, f64)>> = epochs
+            .iter()
+            .map(|events| events.iter().filter_map(|e| Some((e.epoch as f64, figure(e)?))).filter(|p| p.1.is_finite()).collect())
+            .collect();
+        let top = lines.iter().flatten().map(|point| point.1).fold(0.0, f64::max);
+        if top > 0.0 {
+            let mut chart = Chart::new(title, "epoch", (1.0, last.max(2.0)), (0.0, top));
+            lines.iter().enumerate().for_each(|(i, points)| chart.line(&names[i], i % CURVES, points));
+            body.push_str(&chart.figure());
+        }
+    }
+    body.push_str("</div></section>");
+    Ok(page("Comparison of runs", &body))
+}
+
 /// The scores in large print, and all of them for programs.
 fn headline(body: &mut String, config: &Config, judged: &Judged) -> Result<()> {
     let (predictions, scores) = (judged.answers, judged.scores);

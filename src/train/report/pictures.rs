@@ -154,7 +154,7 @@ pub(super) fn heats(body: &mut String, config: &Config, judged: &Judged, module:
     let [h, w] = heat.size;
     let _ = write!(
         body,
-        "<section><h2>What it looks at</h2><p class=note>Where the class that it answers was seen (Grad-CAM of the layer {}, {h} x {w}): red counts most, blue not at all.</p><div class=pictures>",
+        "<section><h2>What it looks at</h2><p class=note>Where the class that it answers was seen (Grad-CAM of the layer {}, {h} x {w}): red counts most, blue not at all.</p><div class=\"pictures heats\">",
         escape(&heat.layer)
     );
     let pixels = part.pixels()?;
