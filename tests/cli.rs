@@ -336,6 +336,45 @@ fn settings_are_searched_and_compared() {
 }
 
 #[test]
+fn a_data_set_is_checked_before_and_after_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    for part in ["train", "test"] {
+        paint(&folder.path().join("photos").join(part), &[("leaf", [30, 180, 40]), ("sky", [40, 90, 220])], 16);
+    }
+    // `paint` gives both parts the same pictures: leaks, and each is equal to itself alone.
+    let output = mappa(&["data", "check", &at("photos"), "--json"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert!(output.status.code() == Some(1) && summary["leaks"].as_u64().unwrap() >= 32, "{text}");
+    fs::remove_dir_all(at("photos/test")).unwrap();
+    // Three labels are swapped.
+    for i in [3, 7, 9] {
+        fs::rename(at(&format!("photos/train/leaf/{i}.png")), at(&format!("photos/train/sky/leaf-{i}.png"))).unwrap();
+    }
+    fs::write(at("photos/train/sky/broken.png"), "").unwrap();
+    let out = at("run");
+    run(&["train", "--device", "cpu", "--data", &at("photos"), "--model", "mlp", "--size", "8", "--epochs", "2", "--json", "--out", &out]
+        .map(str::to_owned));
+    let page = at("page.html");
+    let output = mappa(&["data", "check", &at("photos"), "--run", &out, "--html", &page, "--device", "cpu", "--json"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let suspects: Vec<serde_json::Value> =
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).filter(|v: &serde_json::Value| v["event"] == "suspect").collect();
+    let planted = suspects.iter().take(3).filter(|s| s["item"].as_str().unwrap().contains("leaf-") && s["answer"] == "leaf").count();
+    assert!(output.status.success() && planted == 3, "{text}");
+    assert!(text.contains("\"event\":\"unreadable\"") && text.contains("broken.png"), "{text}");
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("Perhaps labelled wrongly") && page.contains("leaf-7.png") && page.contains("broken.png"));
+    refused(&["data", "check", &at("nothing")], 2, &["nothing"]);
+    run(&["data".to_owned(), "check".into()]);
+    let digits = at("digits");
+    run(&quick(Path::new(&digits), &[]));
+    refused(&["data", "check", &at("photos"), "--run", &digits, "--device", "cpu"], 2, &["classes", "leaf, sky"]);
+    refused(&["data", "check", "--run", &digits, "--device", "cpu"], 2, &["among pictures only"]);
+}
+
+#[test]
 fn a_contact_sheet_shows_what_a_network_sees() {
     let folder = tempfile::tempdir().unwrap();
     let sheet = folder.path().join("sheet.png").display().to_string();

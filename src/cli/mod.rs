@@ -1,5 +1,6 @@
 //! The command line: what a person touches.
 
+mod audit;
 mod bench;
 mod commands;
 mod doctor;
@@ -192,6 +193,26 @@ struct PredictArgs {
 enum DataCommand {
     /// Draw training images as a network sees them: as they are, then changed at random
     Preview(PreviewArgs),
+    /// Find unreadable pictures, duplicates, leaks between train, val and test, and wrong labels; exit code 1 where there is a leak
+    Check(CheckArgs),
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    /// The data, as for `train`
+    #[arg(value_name = "digits|DIR|FILE", default_value = "digits")]
+    source: String,
+    /// A run on these data, which says what may be labelled wrongly
+    #[arg(long, value_name = "RUN|WEIGHTS")]
+    run: Option<PathBuf>,
+    /// Pictures that may be labelled wrongly, at most
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    suspects: usize,
+    /// Write a page with the pictures, too
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 #[derive(Args)]
@@ -421,6 +442,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => commands::train(&args),
         Command::Eval(args) => commands::eval(&args),
         Command::Predict(args) => commands::predict(&args),
+        Command::Data(DataCommand::Check(args)) => audit::check(&args),
         Command::Data(DataCommand::Preview(args)) => preview::preview(&args),
         Command::LrFind(args) => explore::lr_find(&args),
         Command::Sweep(args) => explore::sweep(&args),

@@ -32,11 +32,22 @@ pub(super) fn fits(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(is_folder))
 }
 
-/// Loads all pictures of a tree, resized to `size` x `size`. `source` is the folder or the file that the tree is of.
-pub(super) fn load(source: &Path, tree: Tree, size: usize) -> Result<Dataset> {
+/// The pictures of a data set by part and class, before any is read.
+pub(super) struct Layout {
+    /// The data set's name, where its description has none.
+    pub(super) name: String,
+    about: PathBuf,
+    description: Description,
+    pub(super) classes: Vec<String>,
+    /// Of train, val and test, where there are these: the folder, and each picture with its class.
+    pub(super) parts: [Option<(PathBuf, Vec<(Source, u32)>)>; 3],
+}
+
+/// Finds classes and parts. `source` is the folder or the file that the tree is of.
+pub(super) fn layout(source: &Path, tree: Tree) -> Result<Layout> {
     // In a folder, but beside a file.
-    let path = if source.is_dir() { source.join("dataset.toml") } else { source.with_extension("toml") };
-    let description = Description::read(&path)?;
+    let about = if source.is_dir() { source.join("dataset.toml") } else { source.with_extension("toml") };
+    let description = Description::read(&about)?;
     let full = source.canonicalize().map_err(|e| Error::io(source, e))?;
     let name = if full.is_dir() { full.file_name() } else { full.file_name().map(stem) };
     let name = name.map_or("data".into(), |name| name.to_string_lossy().into_owned());
@@ -46,31 +57,36 @@ pub(super) fn load(source: &Path, tree: Tree, size: usize) -> Result<Dataset> {
     let parts = find(&[TRAIN]).filter(|(_, train)| !train.folders.is_empty());
     let (val, test) = if parts.is_some() { (find(&VAL), find(&[TEST])) } else { (None, None) };
     let (train_root, train) = parts.unwrap_or((root.clone(), &tree));
-    let classes = classes(&train_root, train, &path, description.classes.clone())?;
+    let classes = classes(&train_root, train, &about, description.classes.clone())?;
+    let part = |(root, tree): (PathBuf, &Tree)| -> Result<(PathBuf, Vec<(Source, u32)>)> {
+        let files = files(&root, tree, &classes)?;
+        Ok((root, files))
+    };
+    let parts = [Some((train_root, train)), val, test].map(|own| own.map(part).transpose());
+    let [train, val, test] = parts;
+    let parts = [train?, val?, test?];
+    Ok(Layout { name, about, description, classes, parts })
+}
+
+/// Loads all pictures of a tree, resized to `size` x `size`. `source` is the folder or the file that the tree is of.
+pub(super) fn load(source: &Path, tree: Tree, size: usize) -> Result<Dataset> {
+    let Layout { name, about, description, classes, parts } = layout(source, tree)?;
     let mut skipped = Vec::new();
-    let mut part = |(root, tree): (PathBuf, &Tree)| read_part(&root, tree, &classes, size, &mut skipped);
-    let train = part((train_root, train))?;
-    let val = val.map(&mut part).transpose()?.map(Arc::new);
-    let test = test.map(&mut part).transpose()?.map(Arc::new);
-    let preprocessing = description.preprocessing(&path, CHANNELS)?;
+    let mut read = |part: Option<(PathBuf, Vec<(Source, u32)>)>| -> Result<Option<Arc<Part>>> {
+        part.map(|(root, files)| read_part(&root, &files, size, &mut skipped).map(Arc::new)).transpose()
+    };
+    let [train, val, test] = parts;
+    let (train, val, test) = (read(train)?, read(val)?, read(test)?);
+    let train = train.ok_or_else(|| Error::data(source, "holds no training pictures"))?;
+    let preprocessing = description.preprocessing(&about, CHANNELS)?;
     // Unless the description says otherwise, each channel of the training pictures gets mean 0 and standard deviation 1.
     let preprocessing = if preprocessing == Preprocessing::new(CHANNELS) {
         Preprocessing::standardizing(&train, size * size, CHANNELS)?
     } else {
         preprocessing
     };
-    Ok(Dataset {
-        name: description.name.unwrap_or(name),
-        classes,
-        channels: CHANNELS,
-        height: size,
-        width: size,
-        preprocessing,
-        train: Arc::new(train),
-        val,
-        test,
-        skipped,
-    })
+    let name = description.name.unwrap_or(name);
+    Ok(Dataset { name, classes, channels: CHANNELS, height: size, width: size, preprocessing, train, val, test, skipped })
 }
 
 /// The name of a file up to its first dot: `set` of `set.tar.gz`.
@@ -102,10 +118,10 @@ fn classes(root: &Path, tree: &Tree, description: &Path, named: Option<Vec<Strin
     }
 }
 
-/// The pictures below `root`. Those that cannot be read are left out and described in `skipped`, unless there are too many.
-fn read_part(root: &Path, tree: &Tree, classes: &[String], size: usize, skipped: &mut Vec<String>) -> Result<Part> {
+/// The pictures below `root` with their classes.
+fn files(root: &Path, tree: &Tree, classes: &[String]) -> Result<Vec<(Source, u32)>> {
     let labels: std::collections::HashMap<&str, u32> = classes.iter().zip(0..).map(|(class, label)| (class.as_str(), label)).collect();
-    let mut files: Vec<(&Source, u32)> = Vec::new();
+    let mut files = Vec::new();
     for (name, folder) in &tree.folders {
         let class = name.to_string_lossy();
         let Some(&label) = labels.get(&*class) else {
@@ -116,8 +132,13 @@ fn read_part(root: &Path, tree: &Tree, classes: &[String], size: usize, skipped:
         if pictures.is_empty() {
             return Err(Error::data(root.join(name), format!("holds no picture; mappa reads {}", ENDINGS.join(", "))));
         }
-        files.extend(pictures.into_iter().map(|source| (source, label)));
+        files.extend(pictures.into_iter().map(|source| (source.clone(), label)));
     }
+    Ok(files)
+}
+
+/// The pixels of pictures. Those that cannot be read are left out and described in `skipped`, unless there are too many.
+fn read_part(root: &Path, files: &[(Source, u32)], size: usize, skipped: &mut Vec<String>) -> Result<Part> {
     let (mut pixels, mut labels) = (Builder::new(MAX_MEMORY), Vec::with_capacity(files.len()));
     let before = skipped.len();
     for some in files.chunks(AT_ONCE) {

@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 
 mod arrays;
 pub mod augment;
+#[cfg(feature = "image")]
+pub mod check;
 mod cifar;
 mod description;
 mod digits;
@@ -119,23 +121,30 @@ pub fn load(source: &str, size: usize) -> Result<Dataset> {
         _ if path.is_dir() && cifar::fits(path) => cifar::load(path),
         _ if path.exists() && arrays::fits(path) => arrays::load(path),
         #[cfg(feature = "image")]
-        _ if path.is_dir() && folder::fits(path) => pictures(path, tree::Tree::directory, size),
-        #[cfg(feature = "image")]
-        _ if path.is_file() && [".tar", ".tar.gz", ".tgz"].iter().any(|end| source.to_lowercase().ends_with(end)) => {
-            pictures(path, tree::Tree::tar, size)
-        }
-        #[cfg(feature = "image")]
-        _ if path.is_file() && source.to_lowercase().ends_with(".csv") => pictures(path, tree::Tree::table, size),
+        _ => match pictures_of(path) {
+            Some(_) if !(4..=1024).contains(&size) => {
+                Err(Error::Config(format!("size {size}: pictures can be resized to 4 to 1024 pixels")))
+            }
+            Some(tree) => folder::load(path, tree?, size),
+            None => Err(nothing(path)),
+        },
+        #[cfg(not(feature = "image"))]
         _ => Err(nothing(path)),
     }
 }
 
+/// The pictures of a folder, an archive or a table; `None` for what is none of these.
 #[cfg(feature = "image")]
-fn pictures(path: &Path, tree: fn(&Path) -> Result<tree::Tree>, size: usize) -> Result<Dataset> {
-    if !(4..=1024).contains(&size) {
-        return Err(Error::Config(format!("size {size}: pictures can be resized to 4 to 1024 pixels")));
+fn pictures_of(path: &Path) -> Option<Result<tree::Tree>> {
+    let name = path.to_string_lossy().to_lowercase();
+    let arrays = idx::fits(path) || cifar::fits(path) || arrays::fits(path);
+    match name.as_str() {
+        "digits" => None,
+        _ if path.is_dir() => (!arrays && folder::fits(path)).then(|| tree::Tree::directory(path)),
+        _ if !path.is_file() => None,
+        _ if [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end)) => Some(tree::Tree::tar(path)),
+        _ => name.ends_with(".csv").then(|| tree::Tree::table(path)),
     }
-    folder::load(path, tree(path)?, size)
 }
 
 /// Pictures by name: files as they are, the pictures in and below folders, and for `-` the names on stdin, one a line.

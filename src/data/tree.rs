@@ -24,15 +24,15 @@ pub(super) struct Tree {
 }
 
 /// Where a picture is.
-#[derive(Debug)]
-pub(super) enum Source {
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
     File(PathBuf),
     Slice { archive: Arc<Archive>, name: PathBuf, offset: u64, len: u64 },
 }
 
 /// An open tar archive.
 #[derive(Debug)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     path: PathBuf,
     file: Mutex<File>,
 }
@@ -46,22 +46,37 @@ impl Source {
         }
     }
 
-    /// The picture's pixels, as [`picture::read`] gives them.
-    pub(super) fn read(&self, channels: usize, height: usize, width: usize) -> Result<Vec<u8>> {
+    /// What it is called in messages.
+    pub(crate) fn name(&self) -> PathBuf {
         match self {
-            Source::File(path) => picture::read(path, channels, height, width),
-            Source::Slice { archive, name, offset, len } => {
-                let path = archive.path.join(name);
+            Source::File(path) => path.clone(),
+            Source::Slice { archive, name, .. } => archive.path.join(name),
+        }
+    }
+
+    /// The bytes of the file.
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>> {
+        let path = self.name();
+        let cannot = |e: std::io::Error| Error::data(&path, format!("cannot be read: {e}"));
+        match self {
+            Source::File(path) => std::fs::read(path).map_err(cannot),
+            Source::Slice { archive, offset, len, .. } => {
                 if *len > MAX_FILE {
                     return Err(Error::data(path, format!("has {len} bytes; pictures in archives may have {MAX_FILE}")));
                 }
                 let mut bytes = vec![0; *len as usize];
                 let mut file = archive.file.lock().unwrap_or_else(PoisonError::into_inner);
-                let read = file.seek(SeekFrom::Start(*offset)).and_then(|_| file.read_exact(&mut bytes));
-                drop(file);
-                read.map_err(|e| Error::data(&path, format!("cannot be read: {e}")))?;
-                picture::decode(&path, Cursor::new(bytes), channels, height, width)
+                file.seek(SeekFrom::Start(*offset)).and_then(|_| file.read_exact(&mut bytes)).map_err(cannot)?;
+                Ok(bytes)
             }
+        }
+    }
+
+    /// The picture's pixels, as [`picture::read`] gives them.
+    pub(crate) fn read(&self, channels: usize, height: usize, width: usize) -> Result<Vec<u8>> {
+        match self {
+            Source::File(path) => picture::read(path, channels, height, width),
+            Source::Slice { .. } => picture::decode(&self.name(), Cursor::new(self.bytes()?), channels, height, width),
         }
     }
 }

@@ -27,6 +27,14 @@ pub fn read(path: &Path, channels: usize, height: usize, width: usize) -> Result
 /// # Errors
 /// Those of [`read`].
 pub fn decode(path: &Path, bytes: impl BufRead + Seek, channels: usize, height: usize, width: usize) -> Result<Vec<u8>> {
+    decode_sized(path, bytes, channels, height, width).map(|(pixels, _)| pixels)
+}
+
+/// As [`decode`], with the picture's own height and width.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn decode_sized(path: &Path, bytes: impl BufRead + Seek, channels: usize, height: usize, width: usize) -> Result<(Vec<u8>, [u32; 2])> {
     let bad = |message: String| Error::data(path, message);
     let undecodable = |e| bad(format!("this is no picture that can be decoded ({}): {e}", ENDINGS.join(", ")));
     let reader = ImageReader::new(bytes).with_guessed_format().map_err(|e| bad(format!("cannot be read: {e}")))?;
@@ -37,6 +45,7 @@ pub fn decode(path: &Path, bytes: impl BufRead + Seek, channels: usize, height: 
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
     picture.apply_orientation(orientation);
+    let size = [picture.height(), picture.width()];
     let picture = match channels {
         1 => DynamicImage::ImageLuma8(picture.into_luma8()),
         3 => DynamicImage::ImageRgb8(picture.into_rgb8()),
@@ -53,7 +62,8 @@ pub fn decode(path: &Path, bytes: impl BufRead + Seek, channels: usize, height: 
     };
     // Interleaved [H, W, C] to planes [C, H, W].
     let pixels = resized.into_bytes();
-    Ok((0..channels).flat_map(|c| pixels.iter().skip(c).step_by(channels).copied().collect::<Vec<u8>>()).collect())
+    let planes = (0..channels).flat_map(|c| pixels.iter().skip(c).step_by(channels).copied().collect::<Vec<u8>>());
+    Ok((planes.collect(), size))
 }
 
 #[cfg(test)]

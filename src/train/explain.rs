@@ -1,4 +1,4 @@
-//! Where in an image a network sees a class.
+//! Where in an image a network sees a class, and which images it does not believe the label of.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,6 +6,8 @@ use crate::autodiff::no_grad;
 use crate::error::{Error, Result};
 use crate::nn::{Context, Module};
 use crate::tensor::Tensor;
+#[cfg(feature = "image")]
+use rayon::prelude::*;
 
 /// Maps of images, each with its greatest value 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,6 +91,53 @@ fn last_with_pixels(module: &dyn Module, x: &Tensor) -> Result<Option<String>> {
     module.forward(&mut Context::eval().observe(hook), x)?;
     let [enough, any] = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(enough.or(any))
+}
+
+/// An item whose label a network does not believe.
+#[cfg(feature = "image")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Suspect {
+    /// Its number in the check.
+    pub item: usize,
+    /// The class that it looks like.
+    pub answer: usize,
+    /// The probability of that class.
+    pub probability: f64,
+    /// The probability of the class that it is labelled as.
+    pub of_class: f64,
+}
+
+/// The pictures of a data set whose label a trained classifier believes least: those that it answers otherwise, by how much more probable its answer is than the
+/// label. At most `count`.
+///
+/// # Errors
+/// [`Error::Config`] where the classifier knows other classes, or for data that are no pictures; errors of the device.
+#[cfg(feature = "image")]
+pub fn suspects(classifier: &super::Classifier, check: &crate::data::check::Check, count: usize) -> Result<Vec<Suspect>> {
+    if classifier.classes() != check.classes {
+        let [own, theirs] = [classifier.classes(), &check.classes].map(|classes| classes.join(", "));
+        return Err(Error::Config(format!("the run's classes ({own}) are not those of {} ({theirs})", check.name)));
+    }
+    let [c, h, w] = classifier.input();
+    let mut found = Vec::new();
+    let all: Vec<usize> = (0..check.items.len()).collect();
+    for some in all.chunks(64) {
+        let read = |&item: &usize| check.items[item].read(c, h, w);
+        let pixels: Vec<Option<Vec<u8>>> = some.par_iter().map(read).collect::<Result<_>>()?;
+        let Some(pixels) = pixels.into_iter().collect::<Option<Vec<_>>>() else {
+            return Err(Error::Config(format!("{}: suspects are looked for among pictures only", check.name)));
+        };
+        for (&item, ranked) in some.iter().zip(classifier.classify_pixels(&pixels.concat())?) {
+            let (class, (best, probability)) = (&check.classes[check.items[item].class as usize], ranked[0]);
+            let of_class = ranked.iter().find(|(name, _)| name == class).map_or(0.0, |(_, p)| *p);
+            if let Some(answer) = check.classes.iter().position(|name| name == best && name != class) {
+                found.push(Suspect { item, answer, probability, of_class });
+            }
+        }
+    }
+    found.sort_by(|a, b| (b.probability - b.of_class).total_cmp(&(a.probability - a.of_class)));
+    found.truncate(count);
+    Ok(found)
 }
 
 #[cfg(test)]

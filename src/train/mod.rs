@@ -13,7 +13,11 @@ pub use batch_size::{Auto, BatchSize, fastest_batch_size, memory};
 pub use classifier::{Classifier, Trained};
 pub use config::{BACKBONE, BestBy, CLASS_WEIGHTS, Config, LOSSES, PRECISIONS, Settings};
 pub use explain::{Heat, grad_cam};
+#[cfg(feature = "image")]
+pub use explain::{Suspect, suspects};
 pub use range::{lr_range, suggest_lr};
+#[cfg(feature = "image")]
+pub use report::audit;
 pub use report::comparison;
 pub use run::{Best, Run, State};
 

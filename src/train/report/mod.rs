@@ -15,6 +15,8 @@ use crate::metrics::{Predictions, Scores, expected_calibration_error, precision_
 use crate::models;
 use crate::nn::Sequential;
 use chart::{Chart, IDEAL};
+#[cfg(feature = "image")]
+pub use pictures::audit;
 use serde::{Deserialize, Serialize};
 
 /// Classes up to which every one has its row, column and curve; of more, those that are confused most.

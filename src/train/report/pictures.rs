@@ -37,6 +37,13 @@ impl Picture {
         Picture { size: [data.height, data.width], rgb: (0..area).map(|i| [0, 1, 2].map(|c| at(c, i))).collect() }
     }
 
+    /// Of RGB planes `[3, H, W]`.
+    #[cfg(feature = "image")]
+    fn planes(pixels: &[u8], size: [usize; 2]) -> Self {
+        let area = size[0] * size[1];
+        Picture { size, rgb: (0..area).map(|i| [0, 1, 2].map(|c| pixels[c * area + i])).collect() }
+    }
+
     /// The picture with warmth where the map `[h, w]` of 0 to 1 is high; the map is enlarged by bilinear interpolation.
     fn heated(&self, map: &[f32], [h, w]: [usize; 2]) -> Self {
         let [height, width] = self.size;
@@ -174,6 +181,85 @@ pub(super) fn heats(body: &mut String, config: &Config, judged: &Judged, module:
     }
     body.push_str("</div></section>");
     Ok(())
+}
+
+/// A page of what was found in a data set.
+#[cfg(feature = "image")]
+pub fn audit(check: &crate::data::check::Check, suspects: &[crate::train::Suspect]) -> String {
+    use crate::data::check::PARTS;
+    const PAIRS: usize = 100;
+    let mut body = format!("<h1>{}</h1><div class=tiles>", escape(&check.name));
+    let leaks = check.duplicates.iter().filter(|d| check.is_leak(d)).count();
+    for (value, what) in [
+        (check.items.len(), "images"),
+        (check.unreadable.len(), "cannot be read"),
+        (leaks, "duplicates across parts"),
+        (check.duplicates.len() - leaks, "duplicates within a part"),
+        (suspects.len(), "perhaps labelled wrongly"),
+    ] {
+        let _ = write!(body, "<div><b>{value}</b><span>{what}</span></div>");
+    }
+    body.push_str("</div>");
+    let warnings = check.warnings();
+    if !warnings.is_empty() {
+        let lines: String = warnings.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
+        let _ = write!(body, "<ul class=verdict>{lines}</ul>");
+    }
+    let counts = check.counts();
+    body.push_str("<section><h2>Classes</h2><table><tr><th>class");
+    PARTS.iter().for_each(|part| {
+        let _ = write!(body, "<th>{part}");
+    });
+    body.push_str("</tr>");
+    let most = counts.iter().flatten().copied().max().unwrap_or(1).max(1) as f64;
+    for (c, class) in check.classes.iter().enumerate() {
+        let _ = write!(body, "<tr><td>{}", escape(class));
+        for part in &counts {
+            let _ = write!(body, "<td class=n><i class=bar style=\"--share:{:.3}\"></i>{}", part[c] as f64 / most, part[c]);
+        }
+        body.push_str("</tr>");
+    }
+    body.push_str("</table></section>");
+    let shown = |item: usize, caption: &str| {
+        let own = &check.items[item];
+        let pixels = own.read(3, 96, 96).ok().flatten();
+        let picture = pixels.map_or(String::new(), |pixels| Picture::planes(&pixels, [96, 96]).img(&own.name, 0));
+        let name = own.name.rsplit('/').next().unwrap_or(&own.name);
+        format!(
+            "<figure>{picture}<figcaption><b>{}</b>, {}{caption}<br>{}</figcaption></figure>",
+            escape(&check.classes[own.class as usize]),
+            PARTS[own.part],
+            escape(name)
+        )
+    };
+    if !check.duplicates.is_empty() {
+        body.push_str("<section><h2>Duplicates</h2><p class=note>Those across parts first: what is learned would be tested on itself.</p><div class=\"pictures heats\">");
+        for d in check.duplicates.iter().take(PAIRS) {
+            let leak = if check.is_leak(d) { " <b>leak</b>" } else { "" };
+            let _ = write!(
+                body,
+                "<div><div class=pair>{}{}</div><p class=note>{:?}, correlation {:.3}{leak}</p></div>",
+                shown(d.items[0], ""),
+                shown(d.items[1], ""),
+                d.kind,
+                d.correlation
+            );
+        }
+        body.push_str("</div></section>");
+    }
+    if !suspects.is_empty() {
+        body.push_str("<section><h2>Perhaps labelled wrongly</h2><div class=pictures>");
+        for s in suspects.iter().take(PAIRS) {
+            let caption = format!(", looks like <b>{}</b> ({:.0} %)", escape(&check.classes[s.answer]), 100.0 * s.probability);
+            body.push_str(&shown(s.item, &caption));
+        }
+        body.push_str("</div></section>");
+    }
+    if !check.unreadable.is_empty() {
+        let lines: String = check.unreadable.iter().take(PAIRS).map(|line| format!("<li>{}</li>", escape(line))).collect();
+        let _ = write!(body, "<section><h2>Cannot be read</h2><ul>{lines}</ul></section>");
+    }
+    super::page(&check.name, &body)
 }
 
 /// The first convolution's filters: in colour where it takes three channels, else the first channel's.
