@@ -293,7 +293,7 @@ fn summarize(outcome: &Outcome, run: &Run) {
 }
 
 /// The model that a person names: the text of a description, where it is the name of a file that ends in .toml.
-fn described(model: &str) -> Result<String> {
+pub fn described(model: &str) -> Result<String> {
     if !model.ends_with(".toml") {
         return Ok(model.to_owned());
     }
@@ -517,7 +517,7 @@ pub fn devices(args: &DevicesArgs) -> Result<ExitCode> {
 }
 
 /// `CxHxW`.
-fn image_size(text: &str) -> Result<[usize; 3]> {
+pub fn image_size(text: &str) -> Result<[usize; 3]> {
     let sizes: Vec<usize> = text.split('x').filter_map(|n| n.parse().ok()).collect();
     match sizes[..] {
         [c, h, w] if text.split('x').count() == 3 => Ok([c, h, w]),

@@ -4,6 +4,7 @@ mod audit;
 mod bench;
 mod commands;
 mod doctor;
+mod exchange;
 mod explore;
 mod peak;
 mod preview;
@@ -43,6 +44,10 @@ enum Command {
     Compare(CompareArgs),
     /// Write a run's report.html again
     Plot(PlotArgs),
+    /// Write a trained network as ONNX, or its weights for PyTorch, with a sidecar of its classes and preprocessing
+    Export(ExportArgs),
+    /// Take over weights from a PyTorch checkpoint; no code in it is run
+    Import(ImportArgs),
     /// List the devices that can compute
     Devices(DevicesArgs),
     /// Look at this machine: devices, self-tests, memory, folders, and what to do where something is wrong
@@ -297,6 +302,52 @@ struct CompareArgs {
 }
 
 #[derive(Args)]
+struct ExportArgs {
+    /// A run's folder, or a file of weights with its sidecar
+    #[arg(value_name = "RUN|WEIGHTS")]
+    source: PathBuf,
+    /// The file; its ending says the format: .onnx, .pth (torch.load) or .safetensors
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Multiply batch normalisation into the convolutions before it
+    #[arg(long)]
+    fold: bool,
+    /// Machine-readable output: one JSON object a line on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct ImportArgs {
+    /// A checkpoint of torch.save, or a file of safetensors without a sidecar
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[arg(long, help = models())]
+    model: String,
+    /// Channels, height and width of an image
+    #[arg(long, value_name = "CxHxW", default_value = "3x224x224")]
+    input: String,
+    /// Names of the classes [default: numbers, as many as the last layer has outputs]
+    #[arg(long, value_name = "NAME,...")]
+    classes: Option<String>,
+    /// What pixels of 0 to 255 are divided by
+    #[arg(long, value_name = "X", default_value_t = 255.0)]
+    scale: f32,
+    /// Then subtracted, a value a channel [default: 0]
+    #[arg(long, value_name = "X,...", value_delimiter = ',', allow_negative_numbers = true)]
+    mean: Option<Vec<f32>>,
+    /// Then divided by, a value a channel [default: 1]
+    #[arg(long, value_name = "X,...", value_delimiter = ',')]
+    std: Option<Vec<f32>>,
+    /// The file to write [default: the same name, ending in .safetensors]
+    #[arg(long, value_name = "FILE.safetensors")]
+    out: Option<PathBuf>,
+    /// Machine-readable output: one JSON object a line on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct DoctorArgs {
     /// Machine-readable output: one JSON object a line on stdout
     #[arg(long)]
@@ -447,6 +498,8 @@ pub fn main() -> ExitCode {
         Command::LrFind(args) => explore::lr_find(&args),
         Command::Sweep(args) => explore::sweep(&args),
         Command::Compare(args) => explore::compare(&args),
+        Command::Export(args) => exchange::export(&args),
+        Command::Import(args) => exchange::import(&args),
         Command::Plot(args) => commands::plot(&args),
         Command::Devices(args) => commands::devices(&args),
         Command::Summary(args) => commands::summary(&args),

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Preprocessing;
 use crate::error::{Error, Result};
 
 /// The content of a `dataset.toml` or of a sidecar; every key may be left out.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Description {
     /// The data set's name, fit for a file name.
@@ -96,6 +96,24 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
+    /// The text of the file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a number does not fit TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        let Preprocessing { scale, mean, std } = self.preprocessing.clone();
+        let own = Description {
+            model: Some(self.model.clone()),
+            classes: Some(self.classes.clone()),
+            input: Some(self.input),
+            scale: Some(scale),
+            mean: Some(mean),
+            std: Some(std),
+            ..Description::default()
+        };
+        toml::to_string(&own).map_err(|e| Error::Config(format!("the sidecar cannot be written: {e}")))
+    }
+
     /// Reads the sidecar of `weights`; `None` where there is none.
     ///
     /// # Errors
@@ -171,7 +189,9 @@ mod tests {
         write(&text);
         let want =
             Sidecar { model: "mlp".into(), classes: vec!["0".into(), "1".into()], input: [1, 8, 8], preprocessing: Preprocessing::new(1) };
-        assert_eq!(Sidecar::beside(&weights).unwrap(), Some(want));
+        assert_eq!(Sidecar::beside(&weights).unwrap(), Some(want.clone()));
+        std::fs::write(dir.path().join("written.toml"), want.to_toml().unwrap()).unwrap();
+        assert_eq!(Sidecar::beside(&dir.path().join("written.safetensors")).unwrap(), Some(want));
         write(&(text + "classes = [\"a\"]"));
         assert!(message().contains("num_classes = 2, but classes names 1"), "{}", message());
     }

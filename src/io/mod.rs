@@ -3,7 +3,9 @@
 pub mod atomic;
 pub mod idx;
 pub mod npy;
+pub mod onnx;
 #[cfg(feature = "image")]
 pub mod picture;
+pub mod pth;
 pub mod safetensors;
 pub mod tensorboard;

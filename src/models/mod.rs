@@ -5,6 +5,7 @@
 mod alexnet;
 mod cnn;
 mod efficientnet;
+mod export;
 mod lenet;
 mod mlp;
 mod mobilenet;
@@ -17,6 +18,7 @@ mod weights;
 pub use alexnet::alexnet;
 pub use cnn::cnn;
 pub use efficientnet::efficientnet_lite0;
+pub use export::onnx;
 pub use lenet::lenet5;
 pub use mlp::mlp;
 pub use mobilenet::mobilenet_v2;

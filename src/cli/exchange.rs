@@ -1,0 +1,121 @@
+//! `mappa export` and `mappa import`: trained networks for other programs, and from them.
+
+use super::{ExportArgs, ImportArgs, note, say};
+use mappa::data::{Preprocessing, Sidecar};
+use mappa::io::{atomic, pth, safetensors};
+use mappa::nn::{NamedArray, state_dict};
+use mappa::train::Trained;
+use mappa::{Device, Error, Result, Tensor, models};
+use serde_json::json;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The file's ending in small letters.
+fn ending(path: &Path) -> String {
+    path.extension().map_or(String::new(), |ending| ending.to_string_lossy().to_lowercase())
+}
+
+pub fn export(args: &ExportArgs) -> Result<ExitCode> {
+    let kind = ending(&args.out);
+    if !["onnx", "pth", "pt", "safetensors"].contains(&kind.as_str()) {
+        return Err(Error::Config(format!("--out {}: the ending says the format; give .onnx, .pth or .safetensors", args.out.display())));
+    }
+    if args.fold && kind != "onnx" {
+        return Err(Error::Config("--fold: only an .onnx file holds a network whose layers can be joined".into()));
+    }
+    let Some(Trained { weights, mut about, config }) = Trained::find(&args.source)? else {
+        return Err(Error::data(
+            args.source.with_extension("toml"),
+            "weights need this sidecar, with model, input, classes, scale, mean and std",
+        ));
+    };
+    // Elsewhere pixels are 0 to 255, whatever range the data had that it was trained on.
+    if config.is_some() && about.preprocessing.scale != 1.0 {
+        about.preprocessing.scale = 255.0;
+    }
+    match kind.as_str() {
+        "onnx" => atomic::write(&args.out, &models::onnx(&about, &weights, args.fold)?.bytes())?,
+        _ => {
+            let module = Trained { weights, about: about.clone(), config: None }.load(&Device::cpu(0)?)?;
+            let state = state_dict(&module);
+            if kind == "safetensors" {
+                safetensors::save(&args.out, &state, None)?;
+            } else {
+                let array = |(name, tensor): (String, Tensor)| -> Result<NamedArray> {
+                    Ok(NamedArray { name, shape: *tensor.shape(), values: tensor.to_vec_blocking()? })
+                };
+                atomic::write(&args.out, &pth::encode(&state.into_iter().map(array).collect::<Result<Vec<_>>>()?)?)?;
+            }
+        }
+    }
+    let labels = args.out.with_extension("toml");
+    atomic::write(&labels, about.to_toml()?.as_bytes())?;
+    let size = std::fs::metadata(&args.out).map_or(0, |data| data.len());
+    if args.json {
+        say(json!({ "event": "export", "file": args.out.display().to_string(), "sidecar": labels.display().to_string(), "bytes": size }));
+    } else {
+        say(format!("{} ({:.2} MB); classes and preprocessing: {}", args.out.display(), 1e-6 * size as f64, labels.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn import(args: &ImportArgs) -> Result<ExitCode> {
+    let out = args.out.clone().unwrap_or_else(|| args.file.with_extension("safetensors"));
+    if ending(&out) != "safetensors" {
+        return Err(Error::Config(format!("--out {}: give a name that ends in .safetensors", out.display())));
+    }
+    if out.exists() || out.with_extension("toml").exists() {
+        return Err(Error::Config(format!("--out {}: it, or its sidecar, is there already; give another name", out.display())));
+    }
+    let arrays = match ending(&args.file).as_str() {
+        "safetensors" => safetensors::load(&args.file)?,
+        "onnx" => {
+            return Err(Error::Config(format!(
+                "{}: ONNX files are written, not read yet; import the PyTorch checkpoint",
+                args.file.display()
+            )));
+        }
+        _ => pth::read(&args.file)?,
+    };
+    let model = super::commands::described(&args.model)?;
+    let input = super::commands::image_size(&args.input)?;
+    // Of the last array with two dimensions or more, which is the last layer's, the first one counts the classes.
+    let last = arrays.iter().rev().find(|array| array.shape.rank() >= 2).map(|array| array.shape[0]);
+    let classes: Vec<String> = match &args.classes {
+        Some(names) => names.split(',').map(|name| name.trim().to_owned()).collect(),
+        None => (0..last.unwrap_or(0)).map(|class| class.to_string()).collect(),
+    };
+    let preprocessing = Preprocessing {
+        scale: args.scale,
+        mean: args.mean.clone().unwrap_or_else(|| vec![0.0; input[0]]),
+        std: args.std.clone().unwrap_or_else(|| vec![1.0; input[0]]),
+    };
+    preprocessing.tables(input[0])?;
+    let about = Sidecar { model, classes, input, preprocessing };
+    let device = Device::cpu(0)?;
+    let module = models::build(&about.model, input, about.classes.len(), &device, 0)?;
+    // What fits is written as the network names it.
+    let folder = tempfile::tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
+    let plain = folder.path().join("weights.safetensors");
+    let tensors: Vec<(String, Tensor)> = arrays
+        .iter()
+        .map(|array| Ok((array.name.clone(), Tensor::from_slice(&device, &array.shape, &array.values)?)))
+        .collect::<Result<_>>()?;
+    safetensors::save(&plain, &tensors, None)?;
+    models::load(&module, &plain).map_err(|error| match error {
+        Error::Data { message, .. } => Error::data(&args.file, message),
+        other => other,
+    })?;
+    safetensors::save(&out, &state_dict(&module), None)?;
+    atomic::write(out.with_extension("toml"), about.to_toml()?.as_bytes())?;
+    if args.json {
+        say(json!({ "event": "import", "file": out.display().to_string(), "arrays": arrays.len(), "classes": about.classes.len() }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(format!("{}: {} arrays, {} classes", out.display(), arrays.len(), about.classes.len()));
+    if args.mean.is_none() {
+        note("mean and standard deviation are taken as 0 and 1; --mean and --std say what the network was trained with");
+    }
+    say(format!("classify with: mappa predict {} FILE...; go on training with: mappa train --weights {}", out.display(), out.display()));
+    Ok(ExitCode::SUCCESS)
+}
