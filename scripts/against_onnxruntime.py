@@ -66,7 +66,8 @@ with tempfile.TemporaryDirectory() as folder:
             # Logits up to a constant a picture.
             difference = np.abs((logits - logits.mean(1, keepdims=True)) - (np.log(ours) - np.log(ours).mean(1, keepdims=True))).max()
             worst_of_all = max(worst_of_all, difference)
-            line += f"  {'folded' if fold else 'plain'} {difference:.1e}, {len(model.graph.node)} nodes"
+            size = np.abs(logits - logits.mean(1, keepdims=True)).max()
+            line += f"  {'folded' if fold else 'plain'} {difference:.1e} of {size:.1e}, {len(model.graph.node)} nodes"
         mappa("export", run, "--out", f"{folder}/{name}.pth")
         state = torch.load(f"{folder}/{name}.pth", weights_only=True)
         from safetensors.torch import load_file

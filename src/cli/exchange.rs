@@ -2,7 +2,9 @@
 
 use super::{ExportArgs, ImportArgs, note, say};
 use mappa::data::{Preprocessing, Sidecar};
+use mappa::io::onnx::Model;
 use mappa::io::{atomic, pth, safetensors};
+use mappa::models::Imported;
 use mappa::nn::{NamedArray, state_dict};
 use mappa::train::Trained;
 use mappa::{Device, Error, Result, Tensor, models};
@@ -67,29 +69,42 @@ pub fn import(args: &ImportArgs) -> Result<ExitCode> {
     if out.exists() || out.with_extension("toml").exists() {
         return Err(Error::Config(format!("--out {}: it, or its sidecar, is there already; give another name", out.display())));
     }
-    let arrays = match ending(&args.file).as_str() {
-        "safetensors" => safetensors::load(&args.file)?,
-        "onnx" => {
-            return Err(Error::Config(format!(
-                "{}: ONNX files are written, not read yet; import the PyTorch checkpoint",
-                args.file.display()
-            )));
-        }
-        _ => pth::read(&args.file)?,
+    let onnx = ending(&args.file) == "onnx";
+    let found = if onnx {
+        let bytes = std::fs::read(&args.file).map_err(|e| Error::data(&args.file, format!("cannot be read: {e}")))?;
+        models::from_onnx(&args.file, &Model::parse(&args.file, &bytes)?)?
+    } else {
+        let Some(model) = &args.model else {
+            return Err(Error::Config("--model: a file of weights does not say which network they are of".into()));
+        };
+        let arrays = if ending(&args.file) == "safetensors" { safetensors::load(&args.file)? } else { pth::read(&args.file)? };
+        Imported { model: super::commands::described(model)?, input: None, arrays, classes: None, preprocessing: None }
     };
-    let model = super::commands::described(&args.model)?;
-    let input = super::commands::image_size(&args.input)?;
+    if onnx && args.model.is_some() {
+        return Err(Error::Config(format!("--model: {} says itself which network it is", args.file.display())));
+    }
+    let input = match (&args.input, found.input) {
+        (Some(text), _) => super::commands::image_size(text)?,
+        (None, Some(input)) => input,
+        (None, None) if onnx => return Err(Error::Config("--input: the file leaves the size of images open; give CxHxW".into())),
+        (None, None) => [3, 224, 224],
+    };
     // Of the last array with two dimensions or more, which is the last layer's, the first one counts the classes.
-    let last = arrays.iter().rev().find(|array| array.shape.rank() >= 2).map(|array| array.shape[0]);
-    let classes: Vec<String> = match &args.classes {
-        Some(names) => names.split(',').map(|name| name.trim().to_owned()).collect(),
-        None => (0..last.unwrap_or(0)).map(|class| class.to_string()).collect(),
+    let last = found.arrays.iter().rev().find(|array| array.shape.rank() >= 2).map(|array| array.shape[0]);
+    let classes: Vec<String> = match (&args.classes, found.classes) {
+        (Some(names), _) => names.split(',').map(|name| name.trim().to_owned()).collect(),
+        (None, Some(names)) => names,
+        (None, None) => (0..last.unwrap_or(0)).map(|class| class.to_string()).collect(),
     };
+    let known = found.preprocessing.filter(|own| own.mean.len() == input[0]);
+    let unsaid = args.mean.is_none() && known.is_none();
+    let own = known.unwrap_or_else(|| Preprocessing::new(input[0]));
     let preprocessing = Preprocessing {
-        scale: args.scale,
-        mean: args.mean.clone().unwrap_or_else(|| vec![0.0; input[0]]),
-        std: args.std.clone().unwrap_or_else(|| vec![1.0; input[0]]),
+        scale: args.scale.unwrap_or(own.scale),
+        mean: args.mean.clone().unwrap_or(own.mean),
+        std: args.std.clone().unwrap_or(own.std),
     };
+    let (model, arrays) = (found.model, found.arrays);
     preprocessing.tables(input[0])?;
     let about = Sidecar { model, classes, input, preprocessing };
     let device = Device::cpu(0)?;
@@ -113,7 +128,7 @@ pub fn import(args: &ImportArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     say(format!("{}: {} arrays, {} classes", out.display(), arrays.len(), about.classes.len()));
-    if args.mean.is_none() {
+    if unsaid {
         note("mean and standard deviation are taken as 0 and 1; --mean and --std say what the network was trained with");
     }
     say(format!("classify with: mappa predict {} FILE...; go on training with: mappa train --weights {}", out.display(), out.display()));

@@ -46,7 +46,7 @@ enum Command {
     Plot(PlotArgs),
     /// Write a trained network as ONNX, or its weights for PyTorch, with a sidecar of its classes and preprocessing
     Export(ExportArgs),
-    /// Take over weights from a PyTorch checkpoint; no code in it is run
+    /// Take over a network from an ONNX file, or weights from a PyTorch checkpoint, of which no code is run
     Import(ImportArgs),
     /// List the devices that can compute
     Devices(DevicesArgs),
@@ -319,20 +319,20 @@ struct ExportArgs {
 
 #[derive(Args)]
 struct ImportArgs {
-    /// A checkpoint of torch.save, or a file of safetensors without a sidecar
+    /// A classifier of images as .onnx, a checkpoint of torch.save, or a file of safetensors without a sidecar
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    #[arg(long, help = models())]
-    model: String,
-    /// Channels, height and width of an image
-    #[arg(long, value_name = "CxHxW", default_value = "3x224x224")]
-    input: String,
+    #[arg(long, help = format!("Of weights: {}", models()))]
+    model: Option<String>,
+    /// Channels, height and width of an image [default: what the file says, else 3x224x224]
+    #[arg(long, value_name = "CxHxW")]
+    input: Option<String>,
     /// Names of the classes [default: numbers, as many as the last layer has outputs]
     #[arg(long, value_name = "NAME,...")]
     classes: Option<String>,
-    /// What pixels of 0 to 255 are divided by
-    #[arg(long, value_name = "X", default_value_t = 255.0)]
-    scale: f32,
+    /// What pixels of 0 to 255 are divided by [default: what the file says, else 255]
+    #[arg(long, value_name = "X")]
+    scale: Option<f32>,
     /// Then subtracted, a value a channel [default: 0]
     #[arg(long, value_name = "X,...", value_delimiter = ',', allow_negative_numbers = true)]
     mean: Option<Vec<f32>>,

@@ -397,7 +397,7 @@ impl<'a> Machine<'a> {
 
     fn name(&mut self, opcode: &str, module: &str, name: &str) -> Step<()> {
         let known = global(module, name)
-            .ok_or_else(|| format!("opcode {opcode} names {module:?} {name:?}, which a state dict does not need; nothing was run"))?;
+            .ok_or_else(|| format!("opcode {opcode} names {module:?} {name:?}, which a state dict does not need; nothing was run. Of a whole model save model.state_dict()"))?;
         self.push(Value::Global(known));
         Ok(())
     }

@@ -6,6 +6,7 @@ mod alexnet;
 mod cnn;
 mod efficientnet;
 mod export;
+mod import;
 mod lenet;
 mod mlp;
 mod mobilenet;
@@ -19,6 +20,7 @@ pub use alexnet::alexnet;
 pub use cnn::cnn;
 pub use efficientnet::efficientnet_lite0;
 pub use export::onnx;
+pub use import::{Imported, from_onnx};
 pub use lenet::lenet5;
 pub use mlp::mlp;
 pub use mobilenet::mobilenet_v2;
@@ -75,7 +77,9 @@ pub fn title(model: &str) -> String {
 ///
 /// Types are PyTorch's `Conv2d`, `BatchNorm2d`, `Linear`, `MaxPool2d`, `AvgPool2d`, `Flatten`, `Dropout` and activations with their attributes less what the
 /// shapes say (`in_channels`); `GlobalAvgPool2d`, the mean over the pixels; `Residual` of `layers` and perhaps a `shortcut`, added and rectified; `Sequential` of
-/// `layers`, perhaps to `repeat`. A layer's `name` replaces its number in the names of parameters.
+/// `layers`, perhaps to `repeat`; `ZeroPad2d` with PyTorch's `padding` `[left, right, top, bottom]`, perhaps of channels too. A layer's `name` replaces its
+/// number in the names of parameters. A layer takes what the one before it gives, or what `inputs` names: layers of the same list, or `input`. `Add`, `Mul` and
+/// `Concat` (of channels) take several.
 ///
 /// # Errors
 /// [`Error::Config`] for an unknown name or, with its line, what is wrong in a description; [`Error::Shape`] when the images are too small for the network.

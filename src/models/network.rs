@@ -24,7 +24,8 @@ use super::nearest;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::{
-    Activation, AvgPool2d, BatchNorm2d, Context, Conv2d, Dropout, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Module, Residual, Sequential,
+    Activation, AvgPool2d, BatchNorm2d, Context, Conv2d, Dropout, Flatten, GlobalAvgPool2d, Graph, Linear, MaxPool2d, Module, Residual,
+    Sequential, Step,
 };
 use crate::op::{AvgPool2dOptions, Conv2dOptions, Pool2dOptions};
 use crate::tensor::Tensor;
@@ -48,6 +49,14 @@ enum Pair {
     Each([usize; 2]),
 }
 
+/// Of windows as [`Pair`]; of `ZeroPad2d` sides, the last dimension first.
+#[derive(Deserialize, Clone)]
+#[serde(untagged, expecting = "expected a whole number, [height, width] or a list of sides")]
+enum Padding {
+    Pair(Pair),
+    Sides(Vec<i64>),
+}
+
 /// A number of features, or "classes".
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a whole number or \"classes\"")]
@@ -67,7 +76,7 @@ struct Layer {
     out_features: Option<Features>,
     kernel_size: Option<Pair>,
     stride: Option<Pair>,
-    padding: Option<Pair>,
+    padding: Option<Padding>,
     dilation: Option<Pair>,
     groups: Option<usize>,
     bias: Option<bool>,
@@ -79,10 +88,11 @@ struct Layer {
     repeat: Option<usize>,
     layers: Option<Vec<Spanned<Layer>>>,
     shortcut: Option<Vec<Spanned<Layer>>>,
+    inputs: Option<Vec<String>>,
 }
 
 /// The types with the attributes that each takes besides `type` and `name`.
-const TYPES: [(&str, &[&str]); 19] = [
+const TYPES: [(&str, &[&str]); 23] = [
     ("Conv2d", &["out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"]),
     ("BatchNorm2d", &["eps", "momentum"]),
     ("Linear", &["out_features", "bias"]),
@@ -100,6 +110,10 @@ const TYPES: [(&str, &[&str]); 19] = [
     ("GlobalAvgPool2d", &[]),
     ("Flatten", &[]),
     ("Dropout", &["p"]),
+    ("ZeroPad2d", &["padding"]),
+    ("Add", &[]),
+    ("Mul", &[]),
+    ("Concat", &[]),
     ("Residual", &["layers", "shortcut"]),
     ("Sequential", &["layers", "repeat"]),
 ];
@@ -134,6 +148,30 @@ fn pair(value: Option<Pair>, default: usize) -> [usize; 2] {
         Some(Pair::Both(n)) => [n; 2],
         Some(Pair::Each(pair)) => pair,
         None => [default; 2],
+    }
+}
+
+/// The padding of a window, the same on both sides.
+fn window_padding(padding: &Option<Padding>) -> Result<[usize; 2]> {
+    match padding {
+        Some(Padding::Pair(own)) => Ok(pair(Some(*own), 0)),
+        Some(Padding::Sides(_)) => {
+            Err(Error::Config("padding is a whole number or [height, width]; sides that differ take a ZeroPad2d before it".into()))
+        }
+        None => Ok([0; 2]),
+    }
+}
+
+/// PyTorch's layer of this name: zeros around images, by its list of sides; of six numbers the last two are of the channels.
+struct ZeroPad2d(Vec<i64>);
+
+impl Module for ZeroPad2d {
+    fn forward(&self, _: &mut Context, x: &Tensor) -> Result<Tensor> {
+        x.pad(&self.0, 0.0)
+    }
+
+    fn describe(&self) -> String {
+        format!("ZeroPad2d {:?}", self.0)
     }
 }
 
@@ -186,10 +224,14 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Layers one after the other, and what they make of `x` on the null device.
+    /// Layers one after the other, or as their `inputs` say, and what they make of `x` on the null device.
     fn sequence(&mut self, layers: &[Spanned<Layer>], mut x: Tensor, depth: usize) -> Result<(Sequential, Tensor)> {
-        let mut sequence = Sequential::new();
+        let merges = |kind: &str| matches!(kind, "Add" | "Mul" | "Concat");
+        let branches = layers.iter().any(|layer| layer.get_ref().inputs.is_some() || merges(&layer.get_ref().kind));
+        let (mut sequence, mut graph) = (Sequential::new(), Graph::new());
         let mut names: Vec<String> = Vec::new();
+        // What each layer gives, behind the input.
+        let mut results = vec![x.clone()];
         for (i, layer) in layers.iter().enumerate() {
             let at = line(self.text, layer.span().start);
             let own = layer.get_ref();
@@ -201,12 +243,51 @@ impl Builder<'_> {
             if names.contains(&name) || name.is_empty() || name.contains(['.', '/']) {
                 return Err(located(Error::Config(format!("name {name:?} is taken, empty or has a dot; give another"))));
             }
-            let module;
-            (module, x) = self.layer(own, &x, depth).map_err(located)?;
-            sequence = sequence.named_box(&name, module);
+            if !branches {
+                let module;
+                (module, x) = self.layer(own, &x, depth).map_err(located)?;
+                sequence = sequence.named_box(&name, module);
+                names.push(name);
+                continue;
+            }
+            let number = |input: &String| match names.iter().position(|name| name == input) {
+                Some(layer) => Ok(layer + 1),
+                None if input == "input" => Ok(0),
+                None => Err(located(Error::Config(format!(
+                    "inputs: no layer before it is called {input:?}; there are input, {}",
+                    names.join(", ")
+                )))),
+            };
+            let inputs = own.inputs.as_ref().map_or(Ok(vec![i]), |inputs| inputs.iter().map(number).collect())?;
+            let step;
+            (step, x) = self.step(own, &inputs.iter().map(|&input| &results[input]).collect::<Vec<_>>(), depth).map_err(located)?;
+            graph.push(&name, &inputs, step).map_err(located)?;
             names.push(name);
+            results.push(x.clone());
         }
-        Ok((sequence, x))
+        Ok((if branches { sequence.named("", graph) } else { sequence }, x))
+    }
+
+    /// A layer that may take several inputs.
+    fn step(&mut self, layer: &Layer, inputs: &[&Tensor], depth: usize) -> Result<(Step, Tensor)> {
+        let step = match layer.kind.as_str() {
+            "Add" => Step::Add,
+            "Mul" => Step::Mul,
+            "Concat" => Step::Concat,
+            _ => {
+                let &[x] = inputs else {
+                    return Err(Error::Config(format!("takes one input, got {}", inputs.len())));
+                };
+                let (module, y) = self.layer(layer, x, depth)?;
+                return Ok((Step::Layer(module), y));
+            }
+        };
+        self.count(depth)?;
+        if let Some(wrong) = layer.given().first() {
+            return Err(Error::Config(format!("has no attribute {wrong}; it takes inputs")));
+        }
+        let y = step.apply(&mut Context::eval(), "", inputs)?;
+        Ok((step, y))
     }
 
     /// A layer, and what it makes of `x` on the null device.
@@ -286,7 +367,7 @@ impl Builder<'_> {
             "Conv2d" => {
                 let options = Conv2dOptions {
                     stride: pair(layer.stride, 1),
-                    padding: pair(layer.padding, 0),
+                    padding: window_padding(&layer.padding)?,
                     dilation: pair(layer.dilation, 1),
                     groups: layer.groups.unwrap_or(1),
                 };
@@ -314,7 +395,7 @@ impl Builder<'_> {
             "MaxPool2d" | "AvgPool2d" => {
                 let kernel_size = kernel()?;
                 let stride = layer.stride.map_or(kernel_size, |stride| pair(Some(stride), 1));
-                let (padding, ceil_mode) = (pair(layer.padding, 0), layer.ceil_mode.unwrap_or(false));
+                let (padding, ceil_mode) = (window_padding(&layer.padding)?, layer.ceil_mode.unwrap_or(false));
                 let dilation = pair(layer.dilation, 1);
                 let window = Pool2dOptions { kernel_size, stride, padding, dilation, ceil_mode };
                 if layer.kind == "MaxPool2d" {
@@ -322,6 +403,15 @@ impl Builder<'_> {
                 } else {
                     Box::new(AvgPool2d(AvgPool2dOptions { window, count_include_pad: true, divisor_override: None }))
                 }
+            }
+            "ZeroPad2d" => {
+                let sides = match &layer.padding {
+                    Some(Padding::Sides(sides)) => sides.clone(),
+                    Some(Padding::Pair(Pair::Both(n))) => vec![*n as i64; 4],
+                    Some(Padding::Pair(Pair::Each([left, right]))) => vec![*left as i64, *right as i64],
+                    None => return Err(needs("padding")),
+                };
+                Box::new(ZeroPad2d(sides))
             }
             "GlobalAvgPool2d" => Box::new(GlobalAvgPool2d),
             "Flatten" => Box::new(Flatten),
@@ -417,6 +507,14 @@ layers = [
             (network("{ type = \"Sequential\", repeat = 4000000000, layers = [{ type = \"ReLU\" }] }"), "more than 2000 layers"),
             (network("{ type = \"ReLU\", name = \"a\" },\n{ type = \"ReLU\", name = \"a\" }"), "line 3: ReLU: name \"a\" is taken"),
             (network("{ type = \"Flatten\" }"), "the layers give [1, 960], expected [N, 4]"),
+            (network("{ type = \"ReLU\", inputs = [\"b\"] }"), "line 2: ReLU: inputs: no layer before it is called \"b\"; there are input"),
+            (network("{ type = \"Add\", inputs = [\"input\", \"input\"], p = 0.5 }"), "line 2: Add: has no attribute p"),
+            (network("{ type = \"ReLU\", inputs = [\"input\", \"input\"] }"), "line 2: ReLU: takes one input, got 2"),
+            (network("{ type = \"MaxPool2d\", kernel_size = 2 },\n{ type = \"Add\", inputs = [\"0\", \"input\"] }"), "line 3: Add: "),
+            (
+                network("{ type = \"Conv2d\", out_channels = 2, kernel_size = 3, padding = [1, 0, 1, 0] }"),
+                "sides that differ take a ZeroPad2d",
+            ),
             (network("{ type = \"Dropout\", p = 2.0 }"), "line 2: Dropout: dropout: p = 2 must lie in [0, 1)"),
             ("layers = 3".to_owned(), "line 1: invalid type"),
         ] {

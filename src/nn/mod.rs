@@ -8,6 +8,7 @@ mod container;
 mod context;
 mod conv;
 mod dropout;
+mod graph;
 mod init;
 mod linear;
 pub mod loss;
@@ -23,6 +24,7 @@ pub use container::{Flatten, Residual, Sequential};
 pub use context::{Context, Observer};
 pub use conv::Conv2d;
 pub use dropout::Dropout;
+pub use graph::{Graph, Step};
 pub use init::{Init, initialize};
 pub use linear::Linear;
 pub use norm::BatchNorm2d;
@@ -72,7 +74,12 @@ pub trait Module: MaybeSendSync {
 
 /// The path of `name` inside the module at `path`: `layer1.0` and `conv1` give `layer1.0.conv1`.
 pub fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    match (path, name) {
+        ("", name) => name.to_owned(),
+        // What has no name of its own stands for its parent.
+        (path, "") => path.to_owned(),
+        _ => format!("{path}.{name}"),
+    }
 }
 
 /// `3x3`, as tables write a pair.
