@@ -510,6 +510,68 @@ fn images_of_idx_files_are_asked_by_number_and_the_held_back_ones_measured() {
 }
 
 #[test]
+fn a_network_leaves_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let out = at("run");
+    let mut args = quick(Path::new(&out), &["--json"]);
+    let model = args.iter().position(|a| a == "mlp").unwrap();
+    args[model] = "resnet8".into();
+    run(&args);
+    let eval = |source: &str| -> serde_json::Value {
+        serde_json::from_str(run(&["eval", source, "--data", "digits", "--device", "cpu", "--json"].map(str::to_owned)).trim()).unwrap()
+    };
+    // Digits have pixels of 0 to 16: elsewhere pixels are 0 to 255, and so the sidecars say; put back, the figures are the run's.
+    let digits = |file: &str| {
+        let about = Path::new(file).with_extension("toml");
+        let text = fs::read_to_string(&about).unwrap();
+        assert!(text.contains("scale = 255.0"), "{text}");
+        fs::write(&about, text.replace("scale = 255.0", "scale = 16.0")).unwrap();
+    };
+    let own = eval(&out);
+    for (name, flags) in [("net.onnx", &[][..]), ("folded.onnx", &["--fold"]), ("net.pth", &[]), ("net.safetensors", &[])] {
+        let file = at(name);
+        let mut args = vec!["export", &out, "--out", &file];
+        args.extend(flags);
+        run(&args.iter().map(|a| a.to_string()).collect::<Vec<_>>());
+        let back = if name.ends_with("safetensors") { file.clone() } else { at(&format!("{name}-back.safetensors")) };
+        if back != file {
+            let mut args = vec!["import", &file, "--out", &back, "--classes", "0,1,2,3,4,5,6,7,8,9"];
+            if name.ends_with("pth") {
+                args.extend(["--model", "resnet8", "--input", "1x8x8"]);
+            }
+            run(&args.iter().map(|a| a.to_string()).collect::<Vec<_>>());
+        }
+        digits(&back);
+        let read = eval(&back);
+        assert_eq!(read["confusion_matrix"], own["confusion_matrix"], "{name}");
+        let difference = (read["loss"].as_f64().unwrap() - own["loss"].as_f64().unwrap()).abs();
+        assert!(difference < 1e-5, "{name}: {difference}");
+    }
+    // An imported network is trained on.
+    let again = at("again");
+    run(&["train", "--device", "cpu", "--weights", &at("folded.onnx-back.safetensors"), "--max-steps", "3", "--json", "--out", &again]
+        .map(str::to_owned));
+    assert!(fs::read_to_string(Path::new(&again).join("config.toml")).unwrap().contains("Conv2d"));
+    refused(&["export", &out, "--out", &at("net.h5")], 2, &["net.h5", ".onnx, .pth or .safetensors"]);
+    refused(&["export", &out, "--out", &at("x.pth"), "--fold"], 2, &["--fold"]);
+    refused(&["export", &at("nothing"), "--out", &at("x.onnx")], 2, &["nothing"]);
+    refused(&["export", &out, "--out", &at("no/such/folder.onnx")], 1, &["folder.onnx"]);
+    refused(&["import", &at("net.pth"), "--out", &at("y.safetensors")], 2, &["--model"]);
+    refused(
+        &["import", &at("net.pth"), "--model", "resnet18", "--input", "1x8x8", "--out", &at("y.safetensors")],
+        2,
+        &["net.pth", "missing"],
+    );
+    refused(&["import", &at("net.onnx"), "--out", &at("net.safetensors")], 2, &["there already"]);
+    fs::write(at("bad.onnx"), "no network").unwrap();
+    refused(&["import", &at("bad.onnx")], 2, &["bad.onnx", "no ONNX file"]);
+    fs::write(at("bad.pth"), "no checkpoint").unwrap();
+    refused(&["import", &at("bad.pth"), "--model", "mlp"], 2, &["bad.pth", "zip archive"]);
+    assert!(!Path::new(&at("y.safetensors")).exists() && !Path::new(&at("bad.safetensors")).exists());
+}
+
+#[test]
 fn a_machine_is_looked_at_and_the_shell_is_served() {
     let text = run(&["doctor", "--json"].map(str::to_owned));
     let findings: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -3,7 +3,8 @@
 //! Each run takes a seed file and changes some bytes: flips, cuts, repeats, inserts, and replaces numbers by extreme ones. `MAPPA_FUZZ=N` runs N of each.
 
 use mappa::data;
-use mappa::io::{idx, safetensors};
+use mappa::io::onnx::Model;
+use mappa::io::{idx, pth, safetensors};
 use mappa::models;
 use mappa::rng::Stream;
 use mappa::train::Settings;
@@ -92,6 +93,69 @@ fn safetensors_files() {
         [("a.weight".to_owned(), Tensor::ones(&device, &[2, 3]).unwrap()), ("b".to_owned(), Tensor::ones(&device, &[4]).unwrap())];
     let seed = pollster::block_on(safetensors::encode(&tensors, Some(("about", "a test")))).unwrap();
     fuzz("safetensors", &[seed], 20_000, |bytes| safetensors::decode(Path::new("a"), bytes).is_ok());
+}
+
+#[test]
+fn pytorch_checkpoints() {
+    let array = |name: &str, shape: &[usize]| mappa::nn::NamedArray {
+        name: name.into(),
+        shape: mappa::shape::Shape::new(shape).unwrap(),
+        values: vec![0.5; shape.iter().product()],
+    };
+    let seed = pth::encode(&[array("a.weight", &[3, 2]), array("a.bias", &[3])]).unwrap();
+    // The checksum of an entry hides what is behind it: the pickle is damaged before it is packed, too.
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(&seed)).unwrap();
+    let mut files = Vec::new();
+    for i in 0..archive.len() {
+        let mut file = archive.by_index(i).unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+        files.push((file.name().unwrap().into_owned(), bytes));
+    }
+    let pickle = files[0].1.clone();
+    fuzz("pth", std::slice::from_ref(&seed), 3_000, |bytes| pth::read_from(std::io::Cursor::new(bytes), Path::new("a")).is_ok());
+    fuzz("pickle", &[pickle], 3_000, |bytes| {
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for (i, (name, own)) in files.iter().enumerate() {
+            let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+            writer.start_file(name.as_str(), options).unwrap();
+            std::io::Write::write_all(&mut writer, if i == 0 { bytes } else { own }).unwrap();
+        }
+        pth::read_from(std::io::Cursor::new(writer.finish().unwrap().into_inner()), Path::new("a")).is_ok()
+    });
+}
+
+#[test]
+fn onnx_files() {
+    let (null, device) = (Device::null().0, Device::cpu(1).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let seeds = ["squeezenet1_1", "resnet8"].map(|name| {
+        let about = data::Sidecar {
+            model: name.into(),
+            classes: vec!["a".into(), "b".into()],
+            input: [3, 33, 33],
+            preprocessing: data::Preprocessing::new(3),
+        };
+        let module = models::build(name, about.input, 2, &device, 0).unwrap();
+        let weights = folder.path().join("w.safetensors");
+        safetensors::save(&weights, &mappa::nn::state_dict(&module), None).unwrap();
+        let mut model = models::onnx(&about, &weights, true).unwrap();
+        // Without most of the weights, so that damage meets the rest.
+        for array in model.graph.as_mut().unwrap().initializer.iter_mut().filter(|array| array.raw_data.len() > 600) {
+            array.dims = vec![array.dims[0], 1, 1, 1];
+            array.raw_data.truncate(4 * array.dims[0] as usize);
+        }
+        model.bytes()
+    });
+    fuzz("onnx", &seeds, 2_000, |bytes| {
+        let path = Path::new("a.onnx");
+        let read = Model::parse(path, bytes).and_then(|model| models::from_onnx(path, &model));
+        read.is_ok_and(|read| {
+            // What is described is built, or refused.
+            let _ = models::build(&read.model, read.input.unwrap_or([3, 33, 33]).map(|size| size.min(64)), 2, &null, 0);
+            true
+        })
+    });
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub struct Imported {
 }
 
 /// The operators that are understood.
-const OPERATORS: [&str; 29] = [
+const OPERATORS: [&str; 30] = [
     "Conv",
     "BatchNormalization",
     "Gemm",
@@ -38,6 +38,7 @@ const OPERATORS: [&str; 29] = [
     "Sigmoid",
     "Tanh",
     "HardSwish",
+    "HardSigmoid",
     "Mish",
     "Gelu",
     "MaxPool",
@@ -244,10 +245,15 @@ impl<'a> Reader<'a> {
                     self.arrays.push(NamedArray { name: format!("{name}.bias"), shape, values: vec![0.0; to] });
                 }
             }
-            "Relu" | "Sigmoid" | "Tanh" | "HardSwish" | "Mish" | "Gelu" | "LeakyRelu" => {
+            "Relu" | "Sigmoid" | "Tanh" | "HardSwish" | "HardSigmoid" | "Mish" | "Gelu" | "LeakyRelu" => {
                 let kind = match node.op_type.as_str() {
                     "Relu" => "ReLU",
                     "HardSwish" => "Hardswish",
+                    // PyTorch's slope; ONNX's default is another.
+                    "HardSigmoid" if (float("alpha", 0.2) - 1.0 / 6.0).abs() > 1e-6 => {
+                        return Err("a slope other than 1/6 is not known".into());
+                    }
+                    "HardSigmoid" => "Hardsigmoid",
                     "Gelu" => "GELU",
                     "LeakyRelu" => "LeakyReLU",
                     other => other,
@@ -316,6 +322,12 @@ impl<'a> Reader<'a> {
                 }
                 let x = self.computed(node, 0)?;
                 self.layer(node, &[x], "Flatten", "");
+            }
+            "Identity" if self.constant(node, 0).is_some() => {
+                // Exporters write equal arrays once, and name them again.
+                if let (Some(array), Some(name)) = (self.constant(node, 0), node.output.first()) {
+                    self.constants.insert(name, array);
+                }
             }
             // Softmax changes neither the order of the classes nor what training minimises, which begins with logits.
             "Dropout" | "Identity" | "Softmax" | "LogSoftmax" => {

@@ -92,7 +92,7 @@ struct Layer {
 }
 
 /// The types with the attributes that each takes besides `type` and `name`.
-const TYPES: [(&str, &[&str]); 23] = [
+const TYPES: [(&str, &[&str]); 24] = [
     ("Conv2d", &["out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"]),
     ("BatchNorm2d", &["eps", "momentum"]),
     ("Linear", &["out_features", "bias"]),
@@ -102,6 +102,7 @@ const TYPES: [(&str, &[&str]); 23] = [
     ("GELU", &[]),
     ("SiLU", &[]),
     ("Hardswish", &[]),
+    ("Hardsigmoid", &[]),
     ("Mish", &[]),
     ("Sigmoid", &[]),
     ("Tanh", &[]),
@@ -422,6 +423,7 @@ impl Builder<'_> {
             "GELU" => Box::new(Activation::Gelu),
             "SiLU" => Box::new(Activation::Silu),
             "Hardswish" => Box::new(Activation::Hardswish),
+            "Hardsigmoid" => Box::new(Activation::Hardsigmoid),
             "Mish" => Box::new(Activation::Mish),
             "Sigmoid" => Box::new(Activation::Sigmoid),
             _ => Box::new(Activation::Tanh),
