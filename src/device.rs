@@ -206,6 +206,16 @@ impl Device {
         pollster::block_on(Device::auto())
     }
 
+    /// The device that the variable `MAPPA_DEVICE` names (`cpu`, `gpu`, `gpu:N`, `checked`), else the one that [`Device::auto`] takes.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another word in the variable; as [`Device::open`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn from_env_blocking() -> Result<Device> {
+        let choice = std::env::var("MAPPA_DEVICE").map_or(Ok(DeviceChoice::Auto), |text| text.parse())?;
+        pollster::block_on(Device::open(choice, 0)).map(|(device, _)| device)
+    }
+
     /// The adapter's or processor's name.
     pub fn name(&self) -> &str {
         &self.capabilities().name

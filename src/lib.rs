@@ -8,6 +8,7 @@
 pub mod autodiff;
 pub mod backend;
 pub mod cases;
+pub mod chart;
 pub mod data;
 pub mod device;
 pub mod dtype;

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["backend::cpu", "backend::gpu", "backend::checked", "backend::profile", "backend::finite", "backend::null", "cases"],
     &["device"],
     &["tensor", "autodiff"],
-    &["nn", "optim", "metrics", "io"],
+    &["nn", "optim", "metrics", "io", "chart"],
     &["data", "models", "train", "verify"],
     &["cli", "main", "web"],
 ];

@@ -213,10 +213,10 @@ fn summary(path: &Path) -> Result<Summary> {
 const WIDEST: usize = 44;
 
 /// The beginning of a text that is too long.
-fn cut(text: &String) -> String {
+fn cut(text: &str) -> String {
     match text.chars().count() > WIDEST {
         true => text.chars().take(WIDEST - 3).chain("...".chars()).collect(),
-        false => text.clone(),
+        false => text.to_owned(),
     }
 }
 
@@ -263,7 +263,7 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
         .map(|i| rows.iter().map(|(_, cells)| cells[i].chars().count().min(WIDEST)).max().unwrap_or(0).max(names[i].len()))
         .collect();
     let row = |name: &str, cells: &[String]| {
-        let cells: Vec<String> = cells.iter().map(cut).zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = cells.iter().map(|cell| cut(cell)).zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
         say(format!("{name:first$}  {}", cells.join("  ")).trim_end())
     };
     row("", &names);

@@ -1,12 +1,12 @@
 //! `report.html`: what a run learned, in one file that needs nothing else. Charts are SVG whose colours are CSS variables, light or dark as the reader likes.
 
-mod chart;
 mod pictures;
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use super::{Config, Event, Run};
+use crate::chart::{Chart, IDEAL, escape};
 use crate::data::{Dataset, Part};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -14,7 +14,6 @@ use crate::io::atomic;
 use crate::metrics::{Predictions, Scores, expected_calibration_error, precision_recall_curve, roc_auc, roc_curve};
 use crate::models;
 use crate::nn::Sequential;
-use chart::{Chart, IDEAL};
 #[cfg(feature = "image")]
 pub use pictures::audit;
 use serde::{Deserialize, Serialize};
@@ -158,10 +157,6 @@ fn confusions(scores: &Scores) -> Vec<(u64, usize, usize)> {
     }
     all.sort_by_key(|c| std::cmp::Reverse(c.0));
     all
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn percent(x: f64) -> String {

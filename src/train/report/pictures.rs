@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Judged, escape};
+use super::Judged;
+use crate::chart::escape;
 use crate::data::augment::Augment;
 use crate::data::{Dataset, Loader, LoaderOptions, Part};
 use crate::device::Device;

@@ -1,6 +1,6 @@
 //! An operation of your own: shape rule, reference, WGSL kernel, gradient, and the proof that they agree.
 //!
-//! `cargo run --release --example 04_custom_op`
+//! `cargo run --release --example 13_custom_op`
 
 use mappa::backend::cpu::Cpu;
 use mappa::cases::{Case, Data, run_case};
@@ -105,7 +105,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
 fn main() -> Result<()> {
     let bell = Custom::new(Bell);
-    let device = Device::auto_blocking()?;
+    let device = Device::from_env_blocking()?;
     let x = Tensor::from_slice(&device, &[5], &[-2.0f32, -1.0, 0.0, 1.0, 2.0])?.requires_grad();
     let y = Tensor::apply(bell.clone(), &[&x])?.remove(0);
     y.sum(None, false)?.backward()?;
