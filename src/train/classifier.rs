@@ -68,6 +68,7 @@ pub struct Classifier {
     about: Sidecar,
     tables: Vec<[f32; 256]>,
     /// From the range of the data that it was trained on to 0 to 255.
+    #[cfg(feature = "image")]
     white: f32,
     device: Device,
 }
@@ -89,8 +90,14 @@ impl Classifier {
         let own = &trained.about.preprocessing;
         let scale = if trained.config.is_some() && own.scale != 1.0 { 255.0 } else { own.scale };
         let tables = Preprocessing { scale, ..own.clone() }.tables(trained.about.input[0])?;
-        let white = if trained.config.is_some() { own.white() } else { 1.0 };
-        Ok(Classifier { module: trained.load(device)?, about: trained.about, tables, white, device: device.clone() })
+        Ok(Classifier {
+            #[cfg(feature = "image")]
+            white: if trained.config.is_some() { own.white() } else { 1.0 },
+            module: trained.load(device)?,
+            about: trained.about,
+            tables,
+            device: device.clone(),
+        })
     }
 
     /// Class names, in the order of the outputs.

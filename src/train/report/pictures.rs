@@ -22,6 +22,7 @@ const CHANGED: (usize, usize) = (4, 8);
 /// Filters of the first layer.
 const FILTERS: usize = 64;
 /// Larger pictures are shrunk to this many pixels, so that the file stays small.
+#[cfg(feature = "image")]
 const SHOWN: u32 = 128;
 
 /// An image of the report: RGB, 0 to 255, `[height, width, 3]`.
