@@ -109,6 +109,6 @@ fn some(what: &str, count: usize, things: impl Iterator<Item = String>) {
     say(format!("{count} {what}"));
     things.take(SHOWN).for_each(|line| say(format!("  {line}")));
     if count > SHOWN {
-        say(format!("  ... {} more; --json or --html FILE show all", count - SHOWN));
+        say(format!("  ... {} more; --json shows all", count - SHOWN));
     }
 }

@@ -123,6 +123,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
         }
     };
     let fallback = if args.on_device_loss == DeviceLoss::Cpu { Some(Device::cpu(args.device.threads)?) } else { None };
+    let fallback = fallback.map(|cpu| if args.check_finite { cpu.watched() } else { cpu });
     let mut options = Options {
         device: &device,
         workers: args.workers,
@@ -139,7 +140,8 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
         }
     })?;
     if let Some(peak) = peak {
-        pollster::block_on(device.sync())?;
+        // A device that was lost on the way says nothing more; what it did is known.
+        let _ = pollster::block_on(device.sync());
         let mut costs = costs.lock().unwrap_or_else(PoisonError::into_inner);
         profile(&mut costs, outcome.seconds, peak);
         note(format!("verdict: {}", peak::verdict(&costs, outcome.seconds, outcome.waited, args.workers, peak)));

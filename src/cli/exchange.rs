@@ -5,7 +5,7 @@ use mappa::data::{Preprocessing, Sidecar};
 use mappa::io::onnx::Model;
 use mappa::io::{atomic, pth, safetensors};
 use mappa::models::Imported;
-use mappa::nn::{NamedArray, state_dict};
+use mappa::nn::{NamedArray, load_state_dict, state_dict};
 use mappa::train::Trained;
 use mappa::{Device, Error, Result, Tensor, models};
 use serde_json::json;
@@ -107,6 +107,13 @@ pub fn import(args: &ImportArgs) -> Result<ExitCode> {
     let (model, arrays) = (found.model, found.arrays);
     preprocessing.tables(input[0])?;
     let about = Sidecar { model, classes, input, preprocessing };
+    if onnx {
+        // Layers as large as the file says, and no larger: their shapes are compared before any is made.
+        let (null, _) = Device::null();
+        let shapes =
+            models::build(&about.model, input, about.classes.len(), &null, 0).map_err(|e| Error::data(&args.file, e.to_string()))?;
+        load_state_dict(&shapes, &arrays).map_err(|e| Error::data(&args.file, e.to_string()))?;
+    }
     let device = Device::cpu(0)?;
     let module = models::build(&about.model, input, about.classes.len(), &device, 0)?;
     // What fits is written as the network names it.

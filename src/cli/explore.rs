@@ -38,7 +38,7 @@ pub fn lr_find(args: &LrFindArgs) -> Result<ExitCode> {
         Options { device: &device, workers: args.workers, interrupt, on_event: &mut ignored, on_note: &mut on_note, fallback: None };
     let curve = train::lr_range(&config, &data, [args.from, args.to], args.steps, &mut options)?;
     let (low, high) = curve.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &(_, loss)| (l.min(loss), h.max(loss)));
-    let every = curve.len().div_ceil(30);
+    let every = curve.len().div_ceil(30).max(1);
     for &(lr, loss) in curve.iter().step_by(every) {
         if args.device.json {
             say(json!({ "event": "lr", "lr": lr, "loss": loss }));

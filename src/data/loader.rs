@@ -221,7 +221,13 @@ impl Recipe {
             let tables = if !augment.recolours() { &self.tables } else { &vec![raw; self.tables.len()] };
             self.shift_and_mirror(draw, pixels, image, tables);
         }
-        augment.recolour(draw, image, self.tables.len(), size);
+        if augment.recolours() {
+            // Colours are changed on the scale of 0 to 255, whatever the data's own.
+            let white = self.preprocessing.white();
+            image.iter_mut().for_each(|x| *x *= white);
+            augment.recolour(draw, image, self.tables.len(), size);
+            image.iter_mut().for_each(|x| *x /= white);
+        }
         if map.is_some() || augment.recolours() {
             let Preprocessing { scale, mean, std } = &self.preprocessing;
             for ((plane, mean), std) in image.chunks_exact_mut(area).zip(mean).zip(std) {
@@ -440,6 +446,18 @@ mod tests {
         assert!(own.iter().all(|batch| batch.mix.is_some()));
         assert_eq!(batches(&set, LoaderOptions { workers: 2, first_batch: 3, ..options }), own[3..]);
         assert_ne!(batches(&set, LoaderOptions { epoch: 4, ..options }), own);
+    }
+
+    #[test]
+    fn changed_colours_stay_in_the_datas_own_range() {
+        let mut set = digits().unwrap();
+        set.train = Arc::new(set.train.select(&(0..40).collect::<Vec<_>>()));
+        let augment = Augment { randaugment: 3, magnitude: 20.0, jitter: 0.5, ..NONE };
+        for batch in batches(&set, LoaderOptions { augment, ..ALL }) {
+            // Digits are 0 to 16, divided by 16.
+            assert!(batch.images.iter().all(|x| (0.0..=1.0 + 1e-5).contains(x)), "{:?}", batch.images.iter().copied().fold(0.0, f32::max));
+            assert!(batch.images.iter().copied().fold(0.0, f32::max) > 0.5);
+        }
     }
 
     #[test]

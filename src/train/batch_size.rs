@@ -104,14 +104,22 @@ pub fn fastest_batch_size(config: &Config, data: &Dataset, device: &Device) -> R
             break;
         }
         // The first step of a size compiles kernels and fills the pool.
-        let mut best = f64::INFINITY;
-        for _ in 0..4 {
-            let begun = Instant::now();
-            step(config, device, &module, &mut optimizer, size)?;
-            pollster::block_on(device.sync())?;
-            best = best.min(begun.elapsed().as_secs_f64());
+        let mut time = || -> Result<f64> {
+            let mut best = f64::INFINITY;
+            for _ in 0..4 {
+                let begun = Instant::now();
+                step(config, device, &module, &mut optimizer, size)?;
+                pollster::block_on(device.sync())?;
+                best = best.min(begun.elapsed().as_secs_f64());
+            }
+            Ok(best)
+        };
+        match time() {
+            Ok(best) => speeds.push((size, size as f64 / best)),
+            // Too large for this device's memory or buffers: what was measured stands.
+            Err(Error::Device(_)) if !speeds.is_empty() => break,
+            Err(error) => return Err(error),
         }
-        speeds.push((size, size as f64 / best));
     }
     let most = speeds.iter().map(|s| s.1).fold(0.0, f64::max);
     Ok(speeds.iter().find(|s| s.1 >= 0.9 * most).map_or(16, |s| s.0))

@@ -53,7 +53,7 @@ pub struct Event {
     pub epoch: u64,
     /// Steps since the run's start.
     pub step: u64,
-    /// Mean cross-entropy: of the step's batch, or of the epoch's steps.
+    /// What is minimised, the mean cross-entropy unless the settings say otherwise: of the step's batch, or of the epoch's steps.
     pub train_loss: Option<f64>,
     /// Mean cross-entropy on the validation part.
     pub val_loss: Option<f64>,
@@ -151,7 +151,7 @@ pub fn evaluate(
 pub fn train(run: &Run, config: &Config, data: &Dataset, options: &mut Options) -> Result<Outcome> {
     config.check_device(options.device)?;
     match (train_on(run, config, data, options), options.fallback) {
-        (Err(Error::Gpu(message)), Some(fallback)) => {
+        (Err(Error::Gpu(message) | Error::Device(message)), Some(fallback)) => {
             (options.on_note)(&format!("{message}; going on from the last checkpoint on {}", fallback.name()));
             options.device = fallback;
             config.check_device(fallback)?;
@@ -286,7 +286,7 @@ fn blend(own: Tensor, mixed: Option<(f64, Tensor)>, of: impl Fn(&Tensor) -> Resu
     }
 }
 
-/// The mean over the samples of a loss that is summed over the classes, for logits and shares of the classes `t`, both `[N, C]`: `focal` and `bce` of each
+/// The mean over the samples, weighted by their classes, of a loss that is summed over the classes, for logits and shares of the classes `t`, both `[N, C]`: `focal` and `bce` of each
 /// class against the rest; `mse`, `(softmax(x) - t)^2` (Brier 1950); `hinge`, `t max(0, 1 - x) + (1 - t) max(0, 1 + x)`.
 fn classwise(name: &str, logits: &Tensor, target: &Tensor, weight: Option<&Tensor>) -> Result<Tensor> {
     let losses = match name {
@@ -299,8 +299,12 @@ fn classwise(name: &str, logits: &Tensor, target: &Tensor, weight: Option<&Tenso
             target.mul(&yes)?.add(&target.affine(-1.0, 1.0)?.mul(&no)?)?
         }
     };
-    let losses = weight.map_or(Ok(losses.clone()), |weight| losses.mul(weight))?;
-    losses.sum(Some(&[1]), false)?.mean(None, false)
+    let mut losses = losses.sum(Some(&[1]), false)?;
+    if let Some(weight) = weight {
+        // Of samples: a class's weight on its column would count its absence as much as its presence.
+        losses = losses.mul(&target.mul(weight)?.sum(Some(&[1]), false)?)?;
+    }
+    losses.mean(None, false)
 }
 
 /// The trainable parameters in groups: the last layer's and the others', with and without weight decay.
@@ -710,7 +714,7 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     /// A device that is lost after so many operations.
-    struct Fragile(Device, AtomicU64);
+    struct Fragile(Device, AtomicU64, bool);
 
     impl Decorator for Fragile {
         fn inner(&self) -> &dyn Backend {
@@ -720,10 +724,28 @@ mod tests {
             match self.1.fetch_sub(1, Ordering::Relaxed) {
                 0 => {
                     self.1.store(0, Ordering::Relaxed);
-                    Err(Error::Gpu("device lost: the driver was reset".into()))
+                    // Every second one for want of memory, which is no fault of the device's.
+                    Err(if self.2 { Error::Device("out of memory".into()) } else { Error::Gpu("device lost: the driver was reset".into()) })
                 }
                 _ => self.0.run(op, inputs, outputs),
             }
+        }
+    }
+
+    #[test]
+    fn weights_of_classes_weigh_samples() {
+        let device = Device::cpu(1).unwrap();
+        let logits = Tensor::from_slice(&device, &[2, 2], &[0.3f32, -0.2, 1.5, 0.7]).unwrap();
+        let target = Tensor::from_slice(&device, &[2, 2], &[1.0f32, 0.0, 0.0, 1.0]).unwrap();
+        let weight = Tensor::from_slice(&device, &[2], &[1.0f32, 3.0]).unwrap();
+        for name in &LOSSES[1..] {
+            let of = |rows: std::ops::Range<usize>, weight: Option<&Tensor>| {
+                let part = |t: &Tensor| t.narrow(0, rows.start, rows.len()).unwrap();
+                classwise(name, &part(&logits), &part(&target), weight).unwrap().item_blocking().unwrap()
+            };
+            let (first, second) = (of(0..1, None), of(1..2, None));
+            assert!((of(0..2, None) - (first + second) / 2.0).abs() < 1e-6, "{name}");
+            assert!((of(0..2, Some(&weight)) - (first + 3.0 * second) / 2.0).abs() < 1e-5, "{name}");
         }
     }
 
@@ -752,15 +774,12 @@ mod tests {
         };
         let whole = weights("whole", &cpu, None).unwrap();
         // Lost before the first checkpoint, and after some.
-        for operations in [100, 700] {
-            let fragile = || Device::new(Fragile(cpu.clone(), AtomicU64::new(operations)));
+        for (operations, memory) in [(100, false), (700, true)] {
+            let fragile = || Device::new(Fragile(cpu.clone(), AtomicU64::new(operations), memory));
             let lost = weights(&format!("lost-{operations}"), &fragile(), None).unwrap_err();
-            assert!(matches!(&lost, Error::Gpu(message) if message.contains("device lost")), "{lost}");
+            assert!(lost.to_string().contains(if memory { "out of memory" } else { "device lost" }), "{lost}");
             assert!(weights(&format!("{operations}"), &fragile(), Some(&cpu)).unwrap() == whole);
         }
-        assert_eq!(
-            notes.iter().filter(|line| line.contains("device lost") && line.contains("going on from the last checkpoint")).count(),
-            2
-        );
+        assert_eq!(notes.iter().filter(|line| line.contains("going on from the last checkpoint")).count(), 2);
     }
 }

@@ -65,7 +65,7 @@ impl Augment {
         let none = Augment::default();
         match name {
             "none" => Some(none),
-            "light" => Some(Augment { shift: 1, ..none }),
+            "light" => Some(Augment { shift: 1.min(height.min(width).saturating_sub(1)), ..none }),
             "standard" => Some(Augment { shift: height.min(width) / 8, flip: true, ..none }),
             "strong" => Some(Augment { flip: true, rotate: 10.0, crop: 0.4, jitter: 0.3, erase: 0.25, cutmix: 1.0, ..none }),
             _ => None,
@@ -344,7 +344,9 @@ mod tests {
     #[test]
     fn presets_are_in_range_and_others_are_named() {
         for name in PRESETS {
-            Augment::preset(name, [8, 12]).unwrap().check([8, 12]).unwrap();
+            for size in [[8, 12], [1, 100]] {
+                Augment::preset(name, size).unwrap().check(size).unwrap();
+            }
         }
         assert_eq!(Augment::preset("wild", [8, 8]), None);
         let none = Augment::default();

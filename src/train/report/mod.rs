@@ -134,8 +134,8 @@ pub(super) fn verdict(config: &Config, judged: Option<(&Predictions, &Scores)>, 
     let entropy = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
     let train_loss = train_loss - entropy(on) - (config.classes.len() - 1) as f64 * entropy(off);
     let loss = scores.loss + on.ln();
-    // Blended images and erased parts keep the training loss high by themselves.
-    let mixed = config.augmentation.mixup > 0.0 || config.augmentation.cutmix > 0.0;
+    // Blended images, erased parts and what is added to the loss keep the training loss high by themselves.
+    let mixed = config.augmentation.mixup > 0.0 || config.augmentation.cutmix > 0.0 || config.l1 > 0.0 || config.class_weights != "none";
     let hint = if train_loss > 0.3 && !mixed {
         "the training loss is still high (underfitting): more --epochs, a larger --model or another --lr"
     } else if train_loss * 3.0 < loss && config.augment == "none" {
@@ -255,6 +255,13 @@ impl Report<'_> {
             body.push_str(&chart.figure());
         }
         body.push_str("</div>");
+        if config.loss != "cross-entropy" || config.l1 > 0.0 || config.class_weights != "none" {
+            let _ = write!(
+                body,
+                "<p class=note>The training loss is what is minimised ({}, L1 {}, class weights {}); the validation loss is the plain cross-entropy.</p>",
+                config.loss, config.l1, config.class_weights
+            );
+        }
         if config.label_smoothing > 0.0 || !config.augmentation.is_none() {
             body.push_str(
                 "<p class=note>The training loss counts smoothed targets, changed images and dropout; the validation loss does not.</p>",

@@ -202,6 +202,9 @@ pub fn audit(check: &crate::data::check::Check, suspects: &[crate::train::Suspec
         let _ = write!(body, "<div><b>{value}</b><span>{what}</span></div>");
     }
     body.push_str("</div>");
+    if check.duplicates.len().max(suspects.len()).max(check.unreadable.len()) > PAIRS {
+        let _ = write!(body, "<p class=note>The first {PAIRS} of each kind are shown; mappa data check --json names all.</p>");
+    }
     let warnings = check.warnings();
     if !warnings.is_empty() {
         let lines: String = warnings.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
