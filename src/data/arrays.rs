@@ -27,7 +27,8 @@ const MAX_RATIO: u64 = 1032;
 /// Where arrays are.
 enum Arrays {
     Folder(PathBuf),
-    Archive(PathBuf, zip::ZipArchive<BufReader<File>>),
+    /// With the length of the file.
+    Archive(PathBuf, zip::ZipArchive<BufReader<File>>, u64),
 }
 
 type Array<'a> = Npy<Box<dyn Read + 'a>>;
@@ -38,19 +39,20 @@ impl Arrays {
             return Ok(Arrays::Folder(path.to_owned()));
         }
         let file = File::open(path).map_err(|e| Error::data(path, format!("cannot be read: {e}")))?;
+        let len = file.metadata().map_err(|e| Error::data(path, format!("cannot be read: {e}")))?.len();
         let archive = zip::ZipArchive::new(BufReader::new(file));
-        Ok(Arrays::Archive(path.to_owned(), archive.map_err(|e| Error::data(path, format!("this is no complete .npz archive: {e}")))?))
+        Ok(Arrays::Archive(path.to_owned(), archive.map_err(|e| Error::data(path, format!("this is no complete .npz archive: {e}")))?, len))
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        let (Arrays::Folder(path) | Arrays::Archive(path, _)) = self;
+        let (Arrays::Folder(path) | Arrays::Archive(path, ..)) = self;
         path.join(format!("{name}.npy"))
     }
 
     fn has(&self, name: &str) -> bool {
         match self {
             Arrays::Folder(_) => self.path(name).is_file(),
-            Arrays::Archive(_, archive) => archive.index_for_name(&format!("{name}.npy")).is_some(),
+            Arrays::Archive(_, archive, _) => archive.index_for_name(&format!("{name}.npy")).is_some(),
         }
     }
 
@@ -63,9 +65,10 @@ impl Arrays {
                 let len = file.metadata().map_err(|e| cannot(&e))?.len();
                 Npy::new(Box::new(BufReader::new(file)), len, &path)
             }
-            Arrays::Archive(_, archive) => {
+            Arrays::Archive(_, archive, whole) => {
                 let file = archive.by_name(&format!("{name}.npy")).map_err(|e| cannot(&e))?;
-                let (len, stored) = (file.size(), file.compressed_size());
+                // What an archive says of itself is not more than there is.
+                let (len, stored) = (file.size(), file.compressed_size().min(*whole));
                 if len > stored.saturating_mul(MAX_RATIO).saturating_add(1 << 16) {
                     return Err(cannot(&format!("{stored} bytes cannot hold the {len} that the archive tells of")));
                 }

@@ -233,16 +233,22 @@ fn mirror(right: bool, down: bool) -> u64 {
 
 fn duplicates(sketches: &[Sketch]) -> Vec<Duplicate> {
     let turns = [(false, false), (true, false), (false, true), (true, true)].map(|(right, down)| (right, down, mirror(right, down)));
+    let mut first: std::collections::HashMap<u64, usize> = Default::default();
+    sketches.iter().enumerate().for_each(|(i, sketch)| {
+        first.entry(sketch.bytes).or_insert(i);
+    });
     let of = |i: usize| -> Vec<Duplicate> {
         let own = &sketches[i];
         let pair = |j: usize| {
             let other = &sketches[j];
             if own.bytes == other.bytes {
-                return Some(Duplicate { items: [i, j], kind: Kind::Exact, correlation: 1.0 });
+                // Of many copies each is named once, beside the first: pairs of them would be without number.
+                return (first[&own.bytes] == i).then_some(Duplicate { items: [i, j], kind: Kind::Exact, correlation: 1.0 });
             }
             let near = turns.iter().filter(|(_, _, mask)| (own.signs ^ other.signs ^ mask).count_ones() <= MAX_SIGNS);
-            let best =
-                near.map(|&(right, down, _)| (correlation(own, other, right, down), right || down)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+            let best = near
+                .map(|&(right, down, _)| (correlation(own, other, right, down), right || down))
+                .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)))?;
             let kind = if best.1 { Kind::Mirrored } else { Kind::Near };
             (best.0 >= MIN_CORRELATION).then_some(Duplicate { items: [i, j], kind, correlation: best.0 })
         };

@@ -14,6 +14,12 @@ use std::path::Path;
 /// The largest pickle of a state dict that is read; a tensor takes about 200 bytes of it.
 const MAX_PICKLE: u64 = 1 << 26;
 
+/// The most values of a state dict: 4 GB of f32.
+const MAX_VALUES: u64 = 1 << 30;
+
+/// The most bytes that copies of names and sizes within a pickle may take.
+const MAX_COPIES: usize = 1 << 28;
+
 /// The number of a value in [`Machine::values`]; values name each other by number, so that deep nesting costs no stack.
 type Id = usize;
 
@@ -151,7 +157,7 @@ pub fn read_from(file: impl Read + std::io::Seek, path: &Path) -> Result<Vec<Nam
     let top = machine.run().map_err(|what| bad(format!("data.pkl, byte {}: {what}", machine.at)))?;
     let arrays = machine.state_dict(top).ok_or_else(|| bad("this checkpoint holds no state dict: save model.state_dict()".into()))?;
     let mut storages: HashMap<String, Vec<u8>> = HashMap::new();
-    let mut out = Vec::new();
+    let (mut out, mut total) = (Vec::new(), 0u64);
     for (name, id) in arrays {
         let Value::Array { storage, offset, shape, stride } = &machine.values[id] else { continue };
         let Value::Storage { kind, key, len } = &machine.values[*storage] else { continue };
@@ -165,18 +171,19 @@ pub fn read_from(file: impl Read + std::io::Seek, path: &Path) -> Result<Vec<Nam
         if count > 0 && last.is_none_or(|last| last >= *len) || count > *len && !stride.contains(&0) {
             return Err(wrong());
         }
+        let size = len.checked_mul(kind.bytes()).ok_or_else(wrong)?;
         if !storages.contains_key(key) {
-            let most = len.checked_mul(kind.bytes()).ok_or_else(wrong)? as u64;
-            let bytes = entry(&mut archive, &format!("{root}data/{key}"), most)?;
+            let bytes = entry(&mut archive, &format!("{root}data/{key}"), size as u64)?;
             storages.insert(key.clone(), bytes);
         }
         let bytes = &storages[key];
-        if bytes.len() != len * kind.bytes() {
-            return Err(bad(format!("{name}: its storage has {} bytes in place of {}", bytes.len(), len * kind.bytes())));
+        if bytes.len() != size {
+            return Err(bad(format!("{name}: its storage has {} bytes in place of {size}", bytes.len())));
         }
-        // Repeats of one value (stride 0) are not written out beyond what the file holds.
-        if count > len.max(&1).saturating_mul(64) {
-            return Err(wrong());
+        // Views of one storage are written out, but not without end.
+        total += count as u64;
+        if total > MAX_VALUES {
+            return Err(bad(format!("holds more than {MAX_VALUES} values")));
         }
         let values = (0..count).map(|mut i| {
             let mut place = *offset;
@@ -187,7 +194,7 @@ pub fn read_from(file: impl Read + std::io::Seek, path: &Path) -> Result<Vec<Nam
             kind.value(&bytes[place * kind.bytes()..])
         });
         let values = values.collect();
-        out.push(NamedArray { name, shape: Shape::new(shape)?, values });
+        out.push(NamedArray { shape: Shape::new(shape).map_err(|e| bad(format!("{name}: {e}")))?, name, values });
     }
     let parallel = !out.is_empty() && out.iter().all(|array| array.name.starts_with("module."));
     out.iter_mut().filter(|_| parallel).for_each(|array| array.name = array.name["module.".len()..].to_owned());
@@ -203,13 +210,15 @@ struct Machine<'a> {
     /// Heights of the stack where MARK was met.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    /// Bytes of values that were copied.
+    copied: usize,
 }
 
 type Step<T> = std::result::Result<T, String>;
 
 impl<'a> Machine<'a> {
     fn new(pickle: &'a [u8]) -> Self {
-        Machine { pickle, at: 0, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() }
+        Machine { pickle, at: 0, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), copied: 0 }
     }
 
     fn take(&mut self, n: usize) -> Step<&'a [u8]> {
@@ -417,6 +426,9 @@ impl<'a> Machine<'a> {
     }
 
     fn sizes(&self, id: Id) -> Step<Vec<usize>> {
+        if self.sequence(id)?.len() > 16 {
+            return Err("a tensor of more than 16 dimensions".into());
+        }
         self.sequence(id)?.iter().map(|&size| self.size(size)).collect()
     }
 
@@ -429,6 +441,10 @@ impl<'a> Machine<'a> {
             return Err("BINPERSID of another form than a storage's".into());
         };
         let storage = Value::Storage { kind: *kind, key: key.clone(), len: self.size(len)? };
+        self.copied += key.len();
+        if self.copied > MAX_COPIES {
+            return Err("the names of storages are too long".into());
+        }
         self.push(storage);
         Ok(())
     }
@@ -445,7 +461,9 @@ impl<'a> Machine<'a> {
                 }
                 Value::Array { storage: *storage, offset: self.size(*offset)?, shape: self.sizes(*shape)?, stride: self.sizes(*stride)? }
             }
-            (Value::Global(Global::RebuildParameter), [tensor, ..]) => self.values[*tensor].clone(),
+            (Value::Global(Global::RebuildParameter), [tensor, ..]) if matches!(self.values[*tensor], Value::Array { .. }) => {
+                self.values[*tensor].clone()
+            }
             _ => return Err("opcode REDUCE calls what a state dict does not need; nothing was run".into()),
         };
         self.push(value);

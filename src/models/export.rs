@@ -271,7 +271,10 @@ impl Writer<'_> {
             }
             Op::Layout(Layout::Slice { starts, steps, sizes }) if steps.iter().all(|&step| step > 0) => {
                 let whole = |axis: usize| axis == 0 && batch && starts[0] == 0 && steps[0] == 1 && sizes[0] == BATCH;
-                let ends = (0..sizes.len()).map(|i| match (whole(i), sizes[i]) {
+                let x = call.inputs[0].spec.shape;
+                let last = |i: usize| starts[i] + sizes[i].saturating_sub(1) * steps[i] as usize;
+                // To the end, where the next step would leave the tensor.
+                let ends = (0..sizes.len()).map(|i| match (whole(i) || (sizes[i] > 0 && last(i) + steps[i] as usize >= x[i]), sizes[i]) {
                     (true, _) => i64::MAX,
                     (_, 0) => starts[i] as i64,
                     (_, size) => (starts[i] + (size - 1) * steps[i] as usize + 1) as i64,

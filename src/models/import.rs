@@ -26,6 +26,9 @@ pub struct Imported {
     pub preprocessing: Option<Preprocessing>,
 }
 
+/// The most layers of a network.
+const MAX_LAYERS: usize = 2000;
+
 /// The operators that are understood.
 const OPERATORS: [&str; 30] = [
     "Conv",
@@ -67,7 +70,20 @@ const OPERATORS: [&str; 30] = [
 pub fn from_onnx(path: &Path, model: &Model) -> Result<Imported> {
     let bad = |what: String| Error::data(path, what);
     let graph = model.graph.as_ref().ok_or_else(|| bad("holds no graph".into()))?;
-    let mut reader = Reader { constants: HashMap::new(), values: HashMap::new(), layers: String::new(), arrays: Vec::new(), count: 0 };
+    let output = graph.output.first().ok_or_else(|| bad("has no output".into()))?;
+    let mut readers: HashMap<&str, usize> = HashMap::new();
+    for name in graph.node.iter().flat_map(|node| &node.input).chain([&output.name]) {
+        *readers.entry(name.as_str()).or_default() += 1;
+    }
+    let mut reader = Reader {
+        readers,
+        output: &output.name,
+        constants: HashMap::new(),
+        values: HashMap::new(),
+        layers: String::new(),
+        arrays: Vec::new(),
+        count: 0,
+    };
     for array in &graph.initializer {
         reader.constants.insert(&array.name, array);
     }
@@ -85,7 +101,6 @@ pub fn from_onnx(path: &Path, model: &Model) -> Result<Imported> {
         }
         reader.node(node).map_err(located)?;
     }
-    let output = graph.output.first().ok_or_else(|| bad("has no output".into()))?;
     let last = reader.values.get(output.name.as_str()).cloned().unwrap_or_default();
     if last != reader.last() {
         return Err(bad(format!("its output {} is not what its last layer gives", output.name)));
@@ -107,6 +122,9 @@ pub fn from_onnx(path: &Path, model: &Model) -> Result<Imported> {
 }
 
 struct Reader<'a> {
+    /// How many nodes read each value; the graph's output counts as one.
+    readers: HashMap<&'a str, usize>,
+    output: &'a str,
     constants: HashMap<&'a str, &'a Array>,
     /// The layer that gives each value.
     values: HashMap<&'a str, String>,
@@ -179,6 +197,10 @@ impl<'a> Reader<'a> {
             shape.reverse();
         }
         let dims = Shape::new(&shape).map_err(|e| e.to_string())?;
+        // An array of nothing could have any other size.
+        if shape.contains(&0) {
+            return Err(format!("input {i} has shape {shape:?}; every size must be at least 1"));
+        }
         self.arrays.push(NamedArray { name, shape: dims, values });
         Ok(shape)
     }
@@ -194,6 +216,24 @@ impl<'a> Reader<'a> {
         let auto = attribute("auto_pad").map(|a| String::from_utf8_lossy(&a.s).into_owned());
         if auto.as_deref().is_some_and(|auto| auto != "NOTSET" && auto != "VALID") {
             return Err("auto_pad is not known; export with explicit pads".into());
+        }
+        if node.op_type == "AveragePool" && ints("dilations").iter().any(|&d| d != 1) {
+            return Err("dilations other than 1 are not known".into());
+        }
+        if node.op_type == "HardSigmoid" && (float("beta", 0.5) - 0.5).abs() > 1e-6 {
+            return Err("a beta other than 0.5 is not known".into());
+        }
+        if int("training_mode", 0) != 0 {
+            return Err("training_mode 1 is not known; export the network for inference".into());
+        }
+        if attribute("approximate").is_some_and(|a| a.s != b"none") {
+            return Err("approximations are not known".into());
+        }
+        if node.op_type == "Pad" && (node.input.get(3).is_some_and(|name| !name.is_empty()) || float("value", 0.0) != 0.0) {
+            return Err("axes, and values other than 0, are not known".into());
+        }
+        if self.count > MAX_LAYERS || self.arrays.len() > 5 * MAX_LAYERS {
+            return Err(format!("the network has more than {MAX_LAYERS} layers"));
         }
         match node.op_type.as_str() {
             "Constant" => {
@@ -330,6 +370,9 @@ impl<'a> Reader<'a> {
                 }
             }
             // Softmax changes neither the order of the classes nor what training minimises, which begins with logits.
+            "Softmax" | "LogSoftmax" if node.output.first().is_none_or(|name| name != self.output) => {
+                return Err("within a network it is not known; as its last step it is".into());
+            }
             "Dropout" | "Identity" | "Softmax" | "LogSoftmax" => {
                 let x = self.computed(node, 0)?;
                 self.gives(node, x);
@@ -372,8 +415,12 @@ impl<'a> Reader<'a> {
 
     /// A slice of images that only leaves out rows and columns: every second one is a pool of one pixel.
     fn slice(&mut self, node: &'a Node) -> Outcome<()> {
-        let (starts, axes) = (self.numbers(node, 1)?, self.numbers(node, 3)?);
+        let (starts, ends, axes) = (self.numbers(node, 1)?, self.numbers(node, 2)?, self.numbers(node, 3)?);
         let steps = if node.input.len() > 4 { self.numbers(node, 4)? } else { vec![1.0; axes.len()] };
+        // Only what reaches to the end whatever the size is known to leave nothing out.
+        if ends.iter().any(|&end| end < f64::from(i32::MAX)) || starts.len() != axes.len() || steps.len() != axes.len() {
+            return Err("slices that end before the last row or column are not known".into());
+        }
         let mut stride = [1usize; 2];
         for ((&axis, &start), &step) in axes.iter().zip(&starts).zip(&steps) {
             let spatial = axis == 2.0 || axis == 3.0;
@@ -393,6 +440,13 @@ impl<'a> Reader<'a> {
     fn bias(&mut self, node: &'a Node, at: usize) -> Outcome<()> {
         let values: Vec<f32> = self.numbers(node, at)?.into_iter().map(|v| v as f32).collect();
         let layer = self.computed(node, 1 - at)?;
+        let shape = self.constant(node, at).map(Array::shape).unwrap_or_default();
+        // Of a matrix product that nothing else reads, a value for each output.
+        let alone = node.input.get(1 - at).and_then(|name| self.readers.get(name.as_str())) == Some(&1);
+        let linear = self.arrays.iter().any(|array| array.name == format!("{layer}.weight") && array.shape.rank() == 2);
+        if !alone || !linear || !matches!(shape[..], [_] | [1, _]) {
+            return Err("the sum with a constant is known only behind a product of matrices, as its bias".into());
+        }
         let found = self.arrays.iter_mut().find(|array| array.name == format!("{layer}.bias"));
         match found {
             Some(array) if array.values.len() == values.len() && array.values.iter().all(|&v| v == 0.0) => array.values = values,

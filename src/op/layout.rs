@@ -137,7 +137,7 @@ impl Layout {
                     if !fits || x.dtype != first.dtype {
                         return Err(Error::Shape(format!("concat along {dim}: {x} does not fit {first}; all other sizes must be equal")));
                     }
-                    dims[*dim] += x.shape[*dim];
+                    dims[*dim] = dims[*dim].saturating_add(x.shape[*dim]);
                 }
                 (Shape::new(&dims)?, first.dtype)
             }

@@ -272,7 +272,7 @@ impl Tensor {
         let (before, after) = (amounts(0), amounts(1));
         let mut x = self.clone();
         if pad.iter().any(|&p| p < 0) {
-            let starts: Vec<i64> = before.iter().map(|&p| (-p).max(0)).collect();
+            let starts: Vec<i64> = before.iter().map(|&p| p.saturating_neg().max(0)).collect();
             let ends: Vec<i64> = (0..rank).map(|d| self.shape()[d] as i64 + after[d].min(0)).collect();
             if (0..rank).any(|d| ends[d] < starts[d]) {
                 return Err(Error::Shape(format!("pad of {}: {pad:?} crops more than there is", self.shape())));
