@@ -615,7 +615,10 @@ mod tests {
         ] {
             let error = parse(&pack(&tensor(len, shape, stride))).unwrap_err().to_string();
             assert!(
-                error.contains("does not fit") || error.contains("truncated") || error.contains("bytes in place of"),
+                error.contains("does not fit")
+                    || error.contains("holds more than")
+                    || error.contains("truncated")
+                    || error.contains("bytes in place of"),
                 "{len} {shape}: {error}"
             );
         }
