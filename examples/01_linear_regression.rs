@@ -61,7 +61,8 @@ fn main() -> Result<()> {
         |losses: &[f32]| losses.iter().take(61).enumerate().map(|(i, l)| (i as f64, f64::from(l.max(1e-5)).log10())).collect::<Vec<_>>();
     chart.line("by hand", 0, &points(&by_hand));
     chart.line("by autodiff", 1, &points(&by_autodiff));
-    println!("picture {}", chart.save("01_linear_regression")?.display());
+    chart.save("target/tour/01_linear_regression.svg")?;
+    println!("picture target/tour/01_linear_regression.svg");
     Ok(())
 }
 

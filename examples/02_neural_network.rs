@@ -116,6 +116,7 @@ fn main() -> Result<()> {
         }
         chart.line(name, colour, &losses);
     }
-    println!("picture {}", chart.save("02_neural_network")?.display());
+    chart.save("target/tour/02_neural_network.svg")?;
+    println!("picture target/tour/02_neural_network.svg");
     Ok(())
 }

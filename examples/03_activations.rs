@@ -42,7 +42,9 @@ fn main() -> Result<()> {
         values.line(name, colour, &points(&y));
         slopes.line(name, colour, &points(&dy));
     }
-    println!("picture {}", values.save("03_activations")?.display());
-    println!("picture {}", slopes.save("03_activations_slopes")?.display());
+    values.save("target/tour/03_activations.svg")?;
+    println!("picture target/tour/03_activations.svg");
+    slopes.save("target/tour/03_activations_slopes.svg")?;
+    println!("picture target/tour/03_activations_slopes.svg");
     Ok(())
 }

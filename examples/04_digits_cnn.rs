@@ -52,6 +52,7 @@ fn main() -> Result<()> {
     assert!(reached > if epochs > 2 { 0.93 } else { 0.6 }, "{reached}");
     let mut chart = Chart::new("Accuracy on other writers' digits", "epoch", (1.0, epochs as f64), (0.5, 1.0));
     chart.line("two convolutions, one linear layer", 0, &points);
-    println!("picture {}", chart.save("04_digits_cnn")?.display());
+    chart.save("target/tour/04_digits_cnn.svg")?;
+    println!("picture target/tour/04_digits_cnn.svg");
     Ok(())
 }

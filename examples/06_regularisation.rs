@@ -107,6 +107,7 @@ fn main() -> Result<()> {
         assert!(own > 0.99 && own - others > 0.1, "{reached:?}");
         assert!(reached[5][1] > others + 0.02 && reached[6][1] > others + 0.05, "{reached:?}");
     }
-    println!("picture {}", chart.save("06_regularisation")?.display());
+    chart.save("target/tour/06_regularisation.svg")?;
+    println!("picture target/tour/06_regularisation.svg");
     Ok(())
 }

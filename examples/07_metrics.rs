@@ -95,6 +95,7 @@ fn main() -> Result<()> {
     let points = |x: &[f64], y: &[f64]| x.iter().copied().zip(y.iter().copied()).collect::<Vec<_>>();
     chart.line("ROC: recall over false positive rate", 0, &points(&roc.fpr, &roc.tpr));
     chart.line("precision over recall", 1, &points(&pr.recall, &pr.precision));
-    println!("picture {}", chart.save("07_metrics")?.display());
+    chart.save("target/tour/07_metrics.svg")?;
+    println!("picture target/tour/07_metrics.svg");
     Ok(())
 }

@@ -104,6 +104,7 @@ fn main() -> Result<()> {
     // What was seen for other digits is of use: the new layer learns sooner than a whole network.
     assert!(reached[1].1 > reached[0].1, "{reached:?}");
     assert!(quick || reached[2].0 > 0.75, "{reached:?}");
-    println!("picture {}", chart.save("08_transfer")?.display());
+    chart.save("target/tour/08_transfer.svg")?;
+    println!("picture target/tour/08_transfer.svg");
     Ok(())
 }

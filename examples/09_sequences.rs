@@ -75,6 +75,7 @@ fn main() -> Result<()> {
         assert!(reached > if epochs > 2 { 0.85 } else { 0.3 }, "{name}: {reached}");
         chart.line(name, colour, &points);
     }
-    println!("picture {}", chart.save("09_sequences")?.display());
+    chart.save("target/tour/09_sequences.svg")?;
+    println!("picture target/tour/09_sequences.svg");
     Ok(())
 }

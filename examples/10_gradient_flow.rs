@@ -76,6 +76,7 @@ fn main() -> Result<()> {
     let exploded = flow(&device, Cell::RnnRelu, 1, 2.0, 0.0)?;
     let norm = exploded.iter().map(|n| n * n).sum::<f64>().sqrt();
     println!("clipped to 1, the exploding gradient of norm {norm:.1e} is multiplied by {:.1e}", 1.0 / norm);
-    println!("picture {}", chart.save("10_gradient_flow")?.display());
+    chart.save("target/tour/10_gradient_flow.svg")?;
+    println!("picture target/tour/10_gradient_flow.svg");
     Ok(())
 }

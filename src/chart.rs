@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The colour of what should be, dashed.
 pub(crate) const IDEAL: usize = 10;
@@ -13,7 +13,7 @@ pub(crate) const IDEAL: usize = 10;
 /// # fn main() -> mappa::Result<()> {
 /// let mut chart = mappa::chart::Chart::new("Squares", "x", (0.0, 3.0), (0.0, 9.0));
 /// chart.line("x^2", 0, &[(0.0, 0.0), (1.0, 1.0), (2.0, 4.0), (3.0, 9.0)]);
-/// chart.save("squares")?;    // target/tour/squares.svg
+/// chart.save("squares.svg")?;
 /// # Ok(()) }
 /// ```
 pub struct Chart {
@@ -114,7 +114,7 @@ impl Chart {
         }
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 -24 {} {}\" width=\"{}\" font-family=\"system-ui, sans-serif\"><style>{STYLE}</style>\
-             <rect y=\"-24\" width=\"100%\" height=\"100%\" class=\"ground\"/><text x=\"{}\" y=\"-8\" class=\"title\">{}</text>{}{legend}</svg>\n",
+             <rect y=\"-24\" width=\"100%\" height=\"100%\" style=\"fill:var(--ground)\"/><text x=\"{}\" y=\"-8\" style=\"font-size:14px;fill:var(--ink)\">{}</text>{}{legend}</svg>\n",
             SIZE.0,
             SIZE.1 + 30.0 + rows * LINE,
             1.6 * SIZE.0,
@@ -124,15 +124,14 @@ impl Chart {
         )
     }
 
-    /// Writes the file `target/tour/NAME.svg`, and says where it is.
+    /// Writes [`Chart::svg`] to a file; its folder is made if it is not there.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written.
-    pub fn save(&self, name: &str) -> Result<PathBuf> {
-        let folder = Path::new("target/tour");
-        let path = folder.join(format!("{name}.svg"));
-        std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, self.svg())).map_err(|e| Error::io(&path, e))?;
-        Ok(path)
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let folder = path.parent().unwrap_or(Path::new(""));
+        std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, self.svg())).map_err(|e| Error::io(path, e))
     }
 
     /// Axes and marks.
@@ -170,12 +169,8 @@ pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The colours of a file of its own: those of the report.
-const STYLE: &str = "text{font-size:11px;fill:#5d6570}.title{font-size:14px;fill:#1c1f24}.ground{fill:#fff}.mid{text-anchor:middle}.end{text-anchor:end}\
-.grid{stroke:#dfe2e7}polyline,path{fill:none;stroke-width:2;stroke-linejoin:round}.bin{fill:#2563eb;opacity:.55}.dot{stroke:none}\
-.c0{stroke:#2563eb}.c1{stroke:#d97706}.c2{stroke:#059669}.c3{stroke:#dc2626}.c4{stroke:#7c3aed}.c5{stroke:#db2777}.c6{stroke:#0891b2}.c7{stroke:#65a30d}\
-.c8{stroke:#b45309}.c9{stroke:#475569}.c10{stroke:#5d6570;stroke-dasharray:5 4}\
-@media(prefers-color-scheme:dark){text{fill:#9aa3ae}.title{fill:#e8eaed}.ground{fill:#14171b}.grid{stroke:#343a43}}";
+/// Colours, light and dark, and what charts are drawn with; pages begin with it, too.
+const STYLE: &str = include_str!("chart.css");
 
 /// Three to seven round numbers in a range.
 fn ticks((low, high): (f64, f64)) -> Vec<f64> {

@@ -1,23 +1,14 @@
 //! The library against values that others computed, on the CPU and on a GPU: PyTorch in f64, and ONNX's operator tests. And the comparison itself
 //! against planted errors.
 
+#[path = "common/shared.rs"]
+mod reference;
+
 use mappa::verify::{Row, Summary, Verdict, coverage, goldens, onnx_node};
 use mappa::{Device, Error};
+use reference::shared;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-/// A folder of reference data, or a word on what is left out without it.
-fn folder(name: &str) -> Option<PathBuf> {
-    let shared = std::env::var_os("MAPPA_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let folder = shared.join(name);
-    if folder.join("manifest.json").is_file() {
-        return Some(folder);
-    }
-    let required = std::env::var("MAPPA_REQUIRE_SHARED").is_ok_and(|v| v == "1");
-    assert!(!required, "MAPPA_REQUIRE_SHARED=1, but there are no reference results in {}", folder.display());
-    println!("left out: the comparison with reference results, which are not in {}; set MAPPA_SHARED", folder.display());
-    None
-}
+use std::path::Path;
 
 /// Fails with the list of the cases that failed.
 fn none_failed(rows: &[Row], summary: &Summary) {
@@ -28,7 +19,7 @@ fn none_failed(rows: &[Row], summary: &Summary) {
 }
 
 fn check(device: &Device) {
-    let Some(folder) = folder("goldens") else { return };
+    let Some(folder) = shared("goldens") else { return };
     let mut rows: Vec<Row> = Vec::new();
     let summary = goldens(&folder, device, &mut |row| rows.push(row.clone())).unwrap();
     let mut families: BTreeMap<&str, [usize; 3]> = BTreeMap::new();
@@ -54,7 +45,7 @@ fn the_gpu_agrees_with_pytorch() {
 }
 
 fn check_onnx(device: &Device) {
-    let Some(folder) = folder("onnx-node") else { return };
+    let Some(folder) = shared("onnx-node") else { return };
     let mut rows: Vec<Row> = Vec::new();
     let summary = onnx_node(&folder, device, &mut |row| rows.push(row.clone())).unwrap();
     none_failed(&rows, &summary);

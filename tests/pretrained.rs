@@ -1,31 +1,22 @@
 //! Networks with weights that others trained give the logits that others computed, on the CPU and on a GPU.
 
+#[path = "common/shared.rs"]
+mod reference;
+
 use mappa::data::{self, Sidecar};
 use mappa::nn::{Context, Module};
 use mappa::train::{Trained, evaluate};
 use mappa::{Device, Tensor, autodiff, models};
+use reference::shared;
 use safetensors::SafeTensors;
-use std::path::{Path, PathBuf};
-
-/// The folder of pretrained weights, or a word on what is left out without it.
-fn pretrained() -> Option<PathBuf> {
-    let shared = std::env::var_os("MAPPA_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let folder = shared.join("data/pretrained");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    let required = std::env::var("MAPPA_REQUIRE_SHARED").is_ok_and(|v| v == "1");
-    assert!(!required, "MAPPA_REQUIRE_SHARED=1, but there are no pretrained weights in {}", folder.display());
-    println!("left out: pretrained networks, which are not in {}; set MAPPA_SHARED", folder.display());
-    None
-}
+use std::path::Path;
 
 /// Largest difference from the fixtures' logits, which are f64 rounded to f32. ONNX Runtime's in f32 differ by up to 1.6e-5, ours by as much; the
 /// order of f32 sums, which devices may choose, is given some times that.
 const TOLERANCE: f32 = 1e-4;
 
 fn check(device: &Device) {
-    let Some(folder) = pretrained() else { return };
+    let Some(folder) = shared("data/pretrained") else { return };
     let _guard = autodiff::no_grad();
     for name in ["resnet20-cifar10", "squeezenet1_0-imagenet", "efficientnet_lite0-imagenet"] {
         let weights = folder.join(format!("{name}.safetensors"));
@@ -62,7 +53,7 @@ fn the_gpu_gives_the_published_networks_logits() {
 
 #[test]
 fn a_network_of_others_is_as_good_here_whatever_its_file_is_called() {
-    let Some(folder) = pretrained() else { return };
+    let Some(folder) = shared("data/pretrained") else { return };
     let dir = tempfile::tempdir().unwrap();
     // Nothing but the sidecar may say what the weights are.
     for ending in ["safetensors", "toml"] {
@@ -95,7 +86,7 @@ fn a_network_that_knows_daisies_looks_at_them() {
             &[[0.34, 0.36, 0.52, 0.52], [0.62, 0.13, 0.8, 0.27], [0.0, 0.02, 0.15, 0.2], [0.32, 0.1, 0.48, 0.24]],
         ),
     ];
-    let Some(folder) = pretrained() else { return };
+    let Some(folder) = shared("data/pretrained") else { return };
     let archive = folder.join("../flowers-96/flowers-96.tar");
     let device = Device::cpu(0).unwrap();
     let trained = Trained::find(&folder.join("efficientnet_lite0-imagenet.safetensors")).unwrap().unwrap();

@@ -3,9 +3,12 @@
 
 #[path = "common/browser.rs"]
 mod browser;
+#[path = "common/shared.rs"]
+mod reference;
 
+use reference::shared;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// Looks at the page from inside, and leaves what it saw in an element.
@@ -86,18 +89,6 @@ fn check(name: &str, run: &Path, chromium: &str, matrix: bool) -> Value {
         assert_eq!(seen["cells"], scores["images"], "{name}");
     }
     seen
-}
-
-/// Data that is not part of the repository: in `MAPPA_SHARED`, by default beside it.
-fn shared(name: &str) -> Option<PathBuf> {
-    let root = std::env::var("MAPPA_SHARED").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared").into());
-    let path = Path::new(&root).join(name);
-    if !path.exists() {
-        assert_ne!(std::env::var("MAPPA_REQUIRE_SHARED").as_deref(), Ok("1"), "{} is not there", path.display());
-        println!("left out: {}", path.display());
-        return None;
-    }
-    Some(path)
 }
 
 #[test]

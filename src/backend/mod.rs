@@ -75,6 +75,13 @@ impl Buffer {
     }
 }
 
+/// Where backends remember what takes time to find out, by the XDG convention; `None` where there is no home.
+pub fn cache_folder() -> Option<std::path::PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| std::path::Path::new(&home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(std::path::PathBuf::from).or_else(home)?;
+    Some(cache.join("mappa"))
+}
+
 /// An operand or result of an operation: a contiguous range of a buffer, and what it means.
 #[derive(Clone)]
 pub struct Operand {

@@ -23,8 +23,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     let json = args.device.json;
+    let mut auto = false;
     // Input is read and checked before a device is touched.
-    let (run, mut config, mut data) = match &args.resume {
+    let (run, mut config, data) = match &args.resume {
         Some(path) => {
             let Settings { epochs, max_steps, .. } = args.settings;
             if args.settings != (Settings { epochs, max_steps, ..Settings::default() }) {
@@ -35,18 +36,16 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
             let (run, mut config) = Run::open(path)?;
             config.epochs = epochs.unwrap_or(config.epochs);
             config.max_steps = max_steps.unwrap_or(config.max_steps);
-            let data = load(&config.data, config.input[1], Some(config.val_fraction), Some(config.seed))?;
+            let data = data_of(&config)?;
             (Some(run), config, data)
         }
         None => {
-            let (data, config) = prepare(args.settings()?, &mut None)?;
+            let settings = args.settings()?;
+            auto = matches!(settings.batch_size, Some(BatchSize::Auto(_)));
+            let (data, config) = prepare(settings, &mut None)?;
             (None, config, data)
         }
     };
-    data.preprocessing = config.preprocessing.clone();
-    if data.classes != config.classes {
-        return Err(Error::Config(format!("--resume: the classes of {} are not those that the run began with", config.data)));
-    }
     if args.check_finite && config.half() {
         return Err(Error::Config(
             "--check-finite stops at the first infinity, which f16 gradients may hold: such steps are skipped and the loss scale halved; use --precision f32".into(),
@@ -59,7 +58,6 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     shapes.forward(&mut Context::eval(), &Tensor::zeros(&null, &[1, config.input[0], config.input[1], config.input[2]])?)?;
     let (device, line) = open_device(&args.device)?;
     let device = if args.check_finite { device.watched() } else { device };
-    let auto = run.is_none() && matches!(args.settings()?.batch_size, Some(BatchSize::Auto(_)));
     if auto {
         config.batch_size = train::fastest_batch_size(&config, &data, &device)?;
     }
@@ -259,6 +257,16 @@ pub fn profile(costs: &mut [Cost], seconds: f64, peak: Peak) {
 
 fn load(source: &str, size: usize, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {
     data::load(source, size)?.with_validation(val_fraction.unwrap_or(0.1), seed.unwrap_or(1))
+}
+
+/// The data set that a run is trained on, as it was then.
+fn data_of(config: &Config) -> Result<Dataset> {
+    let mut data = load(&config.data, config.input[1], Some(config.val_fraction), Some(config.seed))?;
+    if data.classes != config.classes {
+        return Err(Error::Config(format!("the classes of {} are not those that the run began with", config.data)));
+    }
+    data.preprocessing = config.preprocessing.clone();
+    Ok(data)
 }
 
 fn sizes(data: &Dataset) -> String {
@@ -471,11 +479,7 @@ pub fn predict(args: &PredictArgs) -> Result<ExitCode> {
 
 pub fn plot(args: &PlotArgs) -> Result<ExitCode> {
     let (run, config) = Run::open(&args.run)?;
-    let mut data = load(&config.data, config.input[1], Some(config.val_fraction), Some(config.seed))?;
-    data.preprocessing = config.preprocessing.clone();
-    if data.classes != config.classes {
-        return Err(Error::Config(format!("the classes of {} are not those that {} was trained on", config.data, args.run.display())));
-    }
+    let data = data_of(&config)?;
     let (device, _) = open_device(&args.device)?;
     let report = train::plot(&run, &config, &data, &device, 1)?;
     if args.device.json {

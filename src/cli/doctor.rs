@@ -64,11 +64,8 @@ pub fn doctor(args: &DoctorArgs) -> Result<ExitCode> {
     adapters(&mut report);
     report(writable("runs", Path::new("."), "run mappa where files may be written, or give train --out DIR"));
     report(writable("temporary", &std::env::temp_dir(), "set TMPDIR to a folder with room: pictures beyond 2 GiB are kept there"));
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(std::path::PathBuf::from)
-        .or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")));
-    report(match cache {
-        Some(cache) => Finding::good("cache", format!("{}: self-tests that passed", cache.join("mappa").display())),
+    report(match mappa::backend::cache_folder() {
+        Some(cache) => Finding::good("cache", format!("{}: self-tests that passed", cache.display())),
         None => Finding::note("cache", "no folder", "set HOME or XDG_CACHE_HOME, so that a GPU is not tested at each start"),
     });
     if !args.json {

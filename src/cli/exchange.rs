@@ -5,7 +5,7 @@ use mappa::data::{Preprocessing, Sidecar};
 use mappa::io::onnx::Model;
 use mappa::io::{atomic, pth, safetensors};
 use mappa::models::Imported;
-use mappa::nn::{NamedArray, load_state_dict, state_dict};
+use mappa::nn::{NamedArray, state_dict};
 use mappa::train::Trained;
 use mappa::{Device, Error, Result, Tensor, models};
 use serde_json::json;
@@ -107,34 +107,23 @@ pub fn import(args: &ImportArgs) -> Result<ExitCode> {
     let (model, arrays) = (found.model, found.arrays);
     preprocessing.tables(input[0])?;
     let about = Sidecar { model, classes, input, preprocessing };
-    if onnx {
-        // Layers as large as the file says, and no larger: their shapes are compared before any is made.
-        let (null, _) = Device::null();
-        let shapes =
-            models::build(&about.model, input, about.classes.len(), &null, 0).map_err(|e| Error::data(&args.file, e.to_string()))?;
-        load_state_dict(&shapes, &arrays).map_err(|e| Error::data(&args.file, e.to_string()))?;
-    }
-    let device = Device::cpu(0)?;
-    let module = models::build(&about.model, input, about.classes.len(), &device, 0)?;
-    // What fits is written as the network names it.
-    let folder = tempfile::tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
-    let plain = folder.path().join("weights.safetensors");
-    let tensors: Vec<(String, Tensor)> = arrays
-        .iter()
-        .map(|array| Ok((array.name.clone(), Tensor::from_slice(&device, &array.shape, &array.values)?)))
-        .collect::<Result<_>>()?;
-    safetensors::save(&plain, &tensors, None)?;
-    models::load(&module, &plain).map_err(|error| match error {
-        Error::Data { message, .. } => Error::data(&args.file, message),
-        other => other,
-    })?;
+    let build = |device: &Device| {
+        let module = models::build(&about.model, input, about.classes.len(), device, 0);
+        // The text of an imported network is none that anybody wrote.
+        module.map_err(|e| if onnx { Error::data(&args.file, e.to_string()) } else { e })
+    };
+    // Shapes are compared before any layer is made: a file may tell of larger ones than it holds.
+    models::load_arrays(&build(&Device::null().0)?, arrays.clone(), &args.file)?;
+    let module = build(&Device::cpu(0)?)?;
+    let count = arrays.len();
+    models::load_arrays(&module, arrays, &args.file)?;
     safetensors::save(&out, &state_dict(&module), None)?;
     atomic::write(out.with_extension("toml"), about.to_toml()?.as_bytes())?;
     if args.json {
-        say(json!({ "event": "import", "file": out.display().to_string(), "arrays": arrays.len(), "classes": about.classes.len() }));
+        say(json!({ "event": "import", "file": out.display().to_string(), "arrays": count, "classes": about.classes.len() }));
         return Ok(ExitCode::SUCCESS);
     }
-    say(format!("{}: {} arrays, {} classes", out.display(), arrays.len(), about.classes.len()));
+    say(format!("{}: {} arrays, {} classes", out.display(), count, about.classes.len()));
     if unsaid {
         note("mean and standard deviation are taken as 0 and 1; --mean and --std say what the network was trained with");
     }

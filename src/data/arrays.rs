@@ -24,6 +24,9 @@ const MAX_CLASSES: usize = 100_000;
 /// The most that deflate can shrink anything: 1,032 to 1.
 const MAX_RATIO: u64 = 1032;
 
+/// Values read at a time.
+const BLOCK: usize = 4096;
+
 /// Where arrays are.
 enum Arrays {
     Folder(PathBuf),
@@ -154,17 +157,20 @@ fn part(arrays: &mut Arrays, [images, labels]: [&str; 2], given: Option<[usize; 
         return Err(Error::data(file, format!("holds {} images, but {} holds {} labels", shape[0], labels_file.display(), labels.len())));
     }
     let (channels, area) = (size[0], size[1] * size[2]);
-    let (mut values, mut pixels) = (vec![0.0; channels * area], vec![0; channels * area]);
+    let (mut values, mut pixels) = ([0.0; BLOCK], vec![0; channels * area]);
     let mut builder = Builder::new(MAX_MEMORY);
     for row in 0..labels.len() {
-        array.read(&mut values).map_err(|e| Error::data(&file, format!("cannot be read: image {row} (from 0): {e}")))?;
-        if let Some(value) = values.iter().find(|&&v| !(0.0..=255.0).contains(&v) || v.fract() != 0.0) {
-            let hint = "pixels must be whole numbers from 0 to 255; of numbers up to 1 save (255 * x).round().astype(numpy.uint8)";
-            return Err(Error::data(&file, format!("image {row} (from 0) has the value {value}; {hint}")));
-        }
-        for (i, &value) in values.iter().enumerate() {
-            let at = if channels_last { i % channels * area + i / channels } else { i };
-            pixels[at] = value as u8;
+        for start in (0..pixels.len()).step_by(BLOCK) {
+            let values = &mut values[..BLOCK.min(channels * area - start)];
+            array.read(values).map_err(|e| Error::data(&file, format!("cannot be read: image {row} (from 0): {e}")))?;
+            for (i, &value) in (start..).zip(values.iter()) {
+                if !(0.0..=255.0).contains(&value) || value.fract() != 0.0 {
+                    let hint = "pixels must be whole numbers from 0 to 255; of numbers up to 1 save (255 * x).round().astype(numpy.uint8)";
+                    return Err(Error::data(&file, format!("image {row} (from 0) has the value {value}; {hint}")));
+                }
+                let at = if channels_last { i % channels * area + i / channels } else { i };
+                pixels[at] = value as u8;
+            }
         }
         builder.push(&pixels)?;
     }
@@ -176,12 +182,18 @@ fn labels_of(mut array: Array, path: &Path) -> Result<Vec<u32>> {
     if !matches!(array.shape[..], [_] | [_, 1]) {
         return Err(Error::data(path, format!("has shape {:?}; expected one class number an image, [N]", array.shape)));
     }
-    let mut values = vec![0.0; array.shape[0]];
-    array.read(&mut values).map_err(|e| Error::data(path, format!("cannot be read: {e}")))?;
-    match values.iter().position(|&v| !(0.0..MAX_CLASSES as f64).contains(&v) || v.fract() != 0.0) {
-        Some(row) => Err(Error::data(path, format!("row {row} (from 0) has label {}; classes are numbers from 0", values[row]))),
-        None => Ok(values.into_iter().map(|v| v as u32).collect()),
+    let (mut values, mut labels) = ([0.0; BLOCK], Vec::new());
+    for start in (0..array.shape[0]).step_by(BLOCK) {
+        let values = &mut values[..BLOCK.min(array.shape[0] - start)];
+        array.read(values).map_err(|e| Error::data(path, format!("cannot be read: {e}")))?;
+        for (row, &value) in (start..).zip(values.iter()) {
+            if !(0.0..MAX_CLASSES as f64).contains(&value) || value.fract() != 0.0 {
+                return Err(Error::data(path, format!("row {row} (from 0) has label {value}; classes are numbers from 0")));
+            }
+            labels.push(value as u32);
+        }
     }
+    Ok(labels)
 }
 
 #[cfg(test)]

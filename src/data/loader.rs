@@ -274,18 +274,7 @@ mod tests {
     use crate::data::tests::dataset;
     use crate::data::{Preprocessing, digits};
 
-    const NONE: Augment = Augment {
-        shift: 0,
-        flip: false,
-        rotate: 0.0,
-        crop: 1.0,
-        jitter: 0.0,
-        erase: 0.0,
-        mixup: 0.0,
-        cutmix: 0.0,
-        randaugment: 0,
-        magnitude: 9.0,
-    };
+    const NONE: Augment = Augment::NONE;
     const ALL: LoaderOptions = LoaderOptions {
         batch_size: 7,
         shuffle: true,

@@ -1,10 +1,39 @@
 //! TensorBoard's event files: records with checksums, each a protocol buffer `Event` (tensorflow/core/util/event.proto), of which scalars are written.
 
 use crate::error::{Error, Result};
+use prost::Message;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `Event`, as far as it is written.
+#[derive(Clone, PartialEq, Message)]
+struct Event {
+    #[prost(double, tag = "1")]
+    wall_time: f64,
+    #[prost(int64, tag = "2")]
+    step: i64,
+    #[prost(string, optional, tag = "3")]
+    file_version: Option<String>,
+    #[prost(message, optional, tag = "5")]
+    summary: Option<Summary>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Summary {
+    #[prost(message, repeated, tag = "1")]
+    value: Vec<Scalar>,
+}
+
+/// `Summary.Value`. The number is optional so that 0 is written, too.
+#[derive(Clone, PartialEq, Message)]
+struct Scalar {
+    #[prost(string, tag = "1")]
+    tag: String,
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
+}
 
 /// Writes scalars as they come; readers may follow the file as it grows.
 pub struct EventFile {
@@ -24,7 +53,7 @@ impl EventFile {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
         let mut own = EventFile { path, file };
-        own.write(&record(&event(now, None, &bytes(3, b"brain.Event:2"))))?;
+        own.write(&Event { wall_time: now, file_version: Some("brain.Event:2".into()), ..Event::default() })?;
         Ok(own)
     }
 
@@ -33,13 +62,12 @@ impl EventFile {
     /// # Errors
     /// [`Error::Io`] when the disk is full.
     pub fn scalars(&mut self, step: u64, scalars: &[(&str, f64)]) -> Result<()> {
-        let values: Vec<u8> =
-            scalars.iter().flat_map(|(tag, value)| bytes(1, &[bytes(1, tag.as_bytes()), fixed32(2, *value as f32)].concat())).collect();
-        self.write(&record(&event(seconds(), Some(step), &bytes(5, &values))))
+        let value = scalars.iter().map(|&(tag, value)| Scalar { tag: tag.into(), simple_value: Some(value as f32) }).collect();
+        self.write(&Event { wall_time: seconds(), step: step as i64, summary: Some(Summary { value }), ..Event::default() })
     }
 
-    fn write(&mut self, record: &[u8]) -> Result<()> {
-        self.file.write_all(record).map_err(|e| Error::io(&self.path, e))
+    fn write(&mut self, event: &Event) -> Result<()> {
+        self.file.write_all(&record(&event.encode_to_vec())).map_err(|e| Error::io(&self.path, e))
     }
 }
 
@@ -54,37 +82,6 @@ fn record(data: &[u8]) -> Vec<u8> {
     [&length[..], &masked(&length), data, &masked(data)].concat()
 }
 
-/// Time, step and one more field.
-fn event(time: f64, step: Option<u64>, what: &[u8]) -> Vec<u8> {
-    let mut own = vec![1 << 3 | 1];
-    own.extend(time.to_le_bytes());
-    if let Some(step) = step {
-        own.push(2 << 3);
-        varint(&mut own, step);
-    }
-    own.extend(what);
-    own
-}
-
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn bytes(field: u8, content: &[u8]) -> Vec<u8> {
-    let mut own = vec![field << 3 | 2];
-    varint(&mut own, content.len() as u64);
-    own.extend(content);
-    own
-}
-
-fn fixed32(field: u8, value: f32) -> Vec<u8> {
-    [&[field << 3 | 5][..], &value.to_le_bytes()].concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,9 +89,10 @@ mod tests {
     /// What TensorBoard 2.21's own writer makes of the same two events.
     #[test]
     fn records_are_tensorboards() {
-        let version = record(&event(1.5, None, &bytes(3, b"brain.Event:2")));
-        let scalar = bytes(1, &[bytes(1, b"loss/train"), fixed32(2, 0.5)].concat());
-        let value = record(&event(2.25, Some(300), &bytes(5, &scalar)));
+        let version = Event { wall_time: 1.5, file_version: Some("brain.Event:2".into()), ..Event::default() };
+        let scalar = Scalar { tag: "loss/train".into(), simple_value: Some(0.5) };
+        let value = Event { wall_time: 2.25, step: 300, summary: Some(Summary { value: vec![scalar] }), ..Event::default() };
+        let [version, value] = [version, value].map(|event| record(&event.encode_to_vec()));
         let hex: String = [version, value].concat().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,

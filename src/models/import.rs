@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::nearest;
+use super::network::MAX_LAYERS;
 use crate::data::Preprocessing;
 use crate::error::{Error, Result};
 use crate::io::onnx::{Array, Model, Node};
@@ -25,9 +26,6 @@ pub struct Imported {
     /// Preprocessing that the file gives.
     pub preprocessing: Option<Preprocessing>,
 }
-
-/// The most layers of a network.
-const MAX_LAYERS: usize = 2000;
 
 /// The operators that are understood.
 const OPERATORS: [&str; 30] = [
@@ -78,6 +76,8 @@ pub fn from_onnx(path: &Path, model: &Model) -> Result<Imported> {
     let mut reader = Reader {
         readers,
         output: &output.name,
+        // Nodes may share an array, as exporters do with equal small ones; 16 times the file is more than that.
+        room: 4 * prost::Message::encoded_len(model) + (1 << 18),
         constants: HashMap::new(),
         values: HashMap::new(),
         layers: String::new(),
@@ -125,6 +125,8 @@ struct Reader<'a> {
     /// How many nodes read each value; the graph's output counts as one.
     readers: HashMap<&'a str, usize>,
     output: &'a str,
+    /// Values that may still be kept.
+    room: usize,
     constants: HashMap<&'a str, &'a Array>,
     /// The layer that gives each value.
     values: HashMap<&'a str, String>,
@@ -191,6 +193,7 @@ impl<'a> Reader<'a> {
     fn keep(&mut self, node: &Node, i: usize, name: String, transposed: bool) -> Outcome<Vec<usize>> {
         let values = self.numbers(node, i)?;
         let mut shape = self.constant(node, i).map(Array::shape).unwrap_or_default();
+        self.room = self.room.checked_sub(values.len()).ok_or("too many nodes share the same arrays")?;
         let mut values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
         if let (true, &[rows, columns]) = (transposed, &shape[..]) {
             values = (0..rows * columns).map(|j| values[j % rows * columns + j / rows]).collect();
@@ -355,6 +358,12 @@ impl<'a> Reader<'a> {
                     let shape = self.numbers(node, 1)?;
                     if shape.len() != 2 {
                         return Err(format!("to {shape:?} is not known; to [N, features] it is"));
+                    }
+                }
+                if node.op_type == "Squeeze" {
+                    let axes = if node.input.len() > 1 { self.numbers(node, 1)? } else { ints("axes").iter().map(|&a| a as f64).collect() };
+                    if !matches!(axes[..], [2.0, 3.0] | [-2.0, -1.0] | [-1.0, -2.0]) {
+                        return Err(format!("axes {axes:?} are not known; of pixels, 2 and 3, they are"));
                     }
                 }
                 if node.op_type == "Flatten" && int("axis", 1) != 1 {

@@ -27,7 +27,7 @@ pub use mobilenet::mobilenet_v2;
 pub use resnet::{resnet_cifar, resnet8, resnet18, resnet34, resnet50};
 pub use squeezenet::{squeezenet1_0, squeezenet1_1};
 pub use vgg::{Layer as VggLayer, VGG11, VGG16, vgg};
-pub use weights::{head, load, transfer};
+pub use weights::{head, load, load_arrays, transfer};
 
 use crate::device::Device;
 use crate::error::{Error, Result};

@@ -31,7 +31,7 @@ use crate::op::{AvgPool2dOptions, Conv2dOptions, Pool2dOptions};
 use crate::tensor::Tensor;
 
 /// The most layers of a network; more is a mistake in `repeat`.
-const MAX_LAYERS: usize = 2000;
+pub(super) const MAX_LAYERS: usize = 2000;
 
 /// A network's description.
 #[derive(Deserialize)]

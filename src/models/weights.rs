@@ -14,7 +14,16 @@ const ALIASES: [(&str, &str); 1] = [("linear", "fc")];
 /// # Errors
 /// [`Error::Data`] when the file is missing, corrupt, or does not fit: it lists missing, unexpected and misshapen names.
 pub fn load(module: &dyn Module, path: &Path) -> Result<()> {
-    let (arrays, state) = (read(module, path)?, state_dict(module));
+    load_arrays(module, safetensors::load(path)?, path)
+}
+
+/// As [`load`], from arrays; `path` is for messages.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_arrays(module: &dyn Module, mut arrays: Vec<NamedArray>, path: &Path) -> Result<()> {
+    rename(module, &mut arrays);
+    let state = state_dict(module);
     if let Some(message) = misfits(&state, &arrays) {
         return Err(Error::data(path, format!("the weights do not fit the model: {message}")));
     }
@@ -26,7 +35,8 @@ pub fn load(module: &dyn Module, path: &Path) -> Result<()> {
 /// # Errors
 /// Those of [`load`], for all other layers.
 pub fn transfer(module: &dyn Module, path: &Path) -> Result<bool> {
-    let (mut arrays, mut state) = (read(module, path)?, state_dict(module));
+    let (mut arrays, mut state) = (safetensors::load(path)?, state_dict(module));
+    rename(module, &mut arrays);
     let head = head(module);
     let in_head = |name: &str| name.strip_prefix(head.as_str()).is_some_and(|rest| rest.starts_with('.'));
     // Another number of classes changes the first size of each of the layer's arrays, and nothing else.
@@ -50,21 +60,20 @@ pub fn head(module: &dyn Module) -> String {
     last.and_then(|(name, _)| name.rsplit_once('.').map(|(path, _)| path.to_owned())).unwrap_or_default()
 }
 
-fn read(module: &dyn Module, path: &Path) -> Result<Vec<NamedArray>> {
-    let mut arrays = safetensors::load(path)?;
+/// Gives arrays the names that the network has for them.
+fn rename(module: &dyn Module, arrays: &mut [NamedArray]) {
     let ours: Vec<String> = state_dict(module).into_iter().map(|(name, _)| name).collect();
     let has = |layer: &str| ours.iter().any(|name| name.split('.').next() == Some(layer));
     for (theirs, own) in ALIASES {
         if has(theirs) || !has(own) {
             continue;
         }
-        for array in &mut arrays {
+        for array in arrays.iter_mut() {
             if let Some(rest) = array.name.strip_prefix(theirs).filter(|rest| rest.starts_with('.')) {
                 array.name = format!("{own}{rest}");
             }
         }
     }
-    Ok(arrays)
 }
 
 #[cfg(test)]

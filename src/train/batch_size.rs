@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::{Config, objective};
+use super::{Config, batch_loss, groups};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models;
-use crate::nn::{self, Context, Module, Sequential};
-use crate::optim::{Optimizer, ParamGroup};
+use crate::nn::{Context, Sequential};
+use crate::optim::Optimizer;
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ impl std::str::FromStr for BatchSize {
 /// The network and its optimiser.
 fn parts(config: &Config, device: &Device) -> Result<(Sequential, Optimizer)> {
     let module = models::build(&config.model, config.input, config.classes.len(), device, config.seed)?;
-    let optimizer = Optimizer::new(config.optimizer()?, vec![ParamGroup::new(nn::named_parameters(&module))])?;
+    let optimizer = Optimizer::new(config.optimizer()?, groups(&module, config))?;
     Ok((module, optimizer))
 }
 
@@ -51,11 +51,9 @@ fn parts(config: &Config, device: &Device) -> Result<(Sequential, Optimizer)> {
 fn step(config: &Config, device: &Device, module: &Sequential, optimizer: &mut Optimizer, batch_size: usize) -> Result<()> {
     let [c, h, w] = config.input;
     let x = Tensor::from_slice(device, &[batch_size, c, h, w], &vec![0f32; batch_size * c * h * w])?;
-    let x = if config.half() { x.cast(crate::dtype::DType::F16)? } else { x };
     let target = Tensor::from_slice(device, &[batch_size], &vec![0i32; batch_size])?;
     optimizer.zero_grad();
-    let logits = module.forward(&mut Context::train(config.seed, 0), &x)?.cast(crate::dtype::DType::F32)?;
-    objective(config, module, None, &logits, &target, None)?.backward()?;
+    batch_loss(config, module, module, &mut Context::train(config.seed, 0), None, &x, &target, None)?.backward()?;
     optimizer.step(config.lr)
 }
 

@@ -261,7 +261,7 @@ impl Settings {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::data(path, format!("cannot read this configuration: {e}")))?;
         if let Ok(config) = toml::from_str::<Config>(&text) {
-            return Ok(config.settings());
+            return config.settings();
         }
         Self::parse(&text, &path.display().to_string())
     }
@@ -464,52 +464,27 @@ impl Config {
         toml::from_str(&text).map_err(|e| Error::data(&path, format!("this configuration is corrupt: {}", e.to_string().trim())))
     }
 
-    /// The settings that give the same configuration again for the same data.
-    fn settings(self) -> Settings {
-        let Augment { shift, flip, rotate, crop, jitter, erase, mixup, cutmix, randaugment, magnitude } = self.augmentation;
-        let named = |text: String| (!text.is_empty()).then_some(text);
-        Settings {
-            data: Some(self.data),
-            // Only pictures are resized; of other images it is what they have.
-            size: (self.input[1] == self.input[2]).then_some(self.input[1]),
-            model: Some(self.model),
-            weights: named(self.weights),
-            freeze: self.freeze,
-            epochs: Some(self.epochs),
-            max_steps: Some(self.max_steps),
-            batch_size: Some(BatchSize::Of(self.batch_size)),
-            accumulate: Some(self.accumulate),
-            lr: Some(self.lr),
-            backbone_lr: Some(self.backbone_lr),
-            momentum: (self.optimizer == "sgd").then_some(self.momentum),
-            optimizer: Some(self.optimizer),
-            weight_decay: Some(self.weight_decay),
-            schedule: Some(self.schedule),
-            warmup_steps: Some(self.warmup_steps),
-            clip_grad_norm: Some(self.clip_grad_norm),
-            loss: Some(self.loss),
-            label_smoothing: Some(self.label_smoothing),
-            class_weights: Some(self.class_weights),
-            l1: Some(self.l1),
-            ema: Some(self.ema),
-            val_fraction: Some(self.val_fraction),
-            best_by: Some(self.best_by),
-            patience: Some(self.patience),
-            augment: Some(self.augment),
-            shift: Some(shift),
-            flip: Some(flip),
-            rotate: Some(rotate),
-            crop: Some(crop),
-            jitter: Some(jitter),
-            erase: Some(erase),
-            mixup: Some(mixup),
-            cutmix: Some(cutmix),
-            randaugment: Some(randaugment),
-            magnitude: Some(magnitude),
-            precision: Some(self.precision),
-            seed: Some(self.seed),
-            checkpoint_every: Some(self.checkpoint_every),
+    /// The settings that give the same configuration again for the same data: all keys but those that follow from the data.
+    fn settings(&self) -> Result<Settings> {
+        let bad = |e: &dyn std::fmt::Display| Error::Config(format!("this configuration cannot be made settings: {e}"));
+        let mut table = toml::Table::try_from(self).map_err(|e| bad(&e))?;
+        for derived in ["classes", "input", "preprocessing"] {
+            table.remove(derived);
         }
+        if let Some(toml::Value::Table(augmentation)) = table.remove("augmentation") {
+            table.extend(augmentation);
+        }
+        if self.weights.is_empty() {
+            table.remove("weights");
+        }
+        if self.optimizer != "sgd" {
+            table.remove("momentum");
+        }
+        // Only pictures are resized; of other images it is what they have.
+        if self.input[1] == self.input[2] {
+            table.insert("size".into(), toml::Value::Integer(self.input[1] as i64));
+        }
+        table.try_into().map_err(|e: toml::de::Error| bad(&e))
     }
 
     /// The text of `config.toml`.

@@ -241,6 +241,24 @@ fn training_batches(config: &Config, data: &Dataset, epoch: u64, first_batch: us
     Loader::new(data, &data.train, options)
 }
 
+/// The loss of a batch: `network`, the whole module or what follows its frozen layers, in the precision of the configuration, then [`objective`].
+#[expect(clippy::too_many_arguments, reason = "all that a batch's loss depends on")]
+fn batch_loss(
+    config: &Config,
+    network: &dyn Module,
+    module: &Sequential,
+    context: &mut Context,
+    weight: Option<&Tensor>,
+    x: &Tensor,
+    target: &Tensor,
+    mix: Option<&Mix>,
+) -> Result<Tensor> {
+    // What the layers make of it has the type of the input; weights, statistics and the loss are f32.
+    let x = if config.half() { x.cast(DType::F16)? } else { x.clone() };
+    let logits = network.forward(context, &x)?.cast(DType::F32)?;
+    objective(config, module, weight, &logits, target, mix)
+}
+
 /// What is minimised: the loss of the logits with smoothed, weighted and mixed classes, and the sum of absolute weights.
 fn objective(
     config: &Config,
@@ -539,11 +557,8 @@ impl Trainer<'_> {
     fn backward(&mut self, micro_step: u64, share: f64, x: &Tensor, target: &Tensor, mix: Option<&Mix>) -> Result<Tensor> {
         let config = self.config;
         let mut context = Context::train(config.seed, self.state.step).micro_step(micro_step);
-        // What the layers make of it has the type of the input; weights, statistics and the loss are f32.
-        let x = if config.half() { x.cast(DType::F16)? } else { x.clone() };
         let tail = Tail { module: &self.module, start: self.start, shape: &self.shape };
-        let logits = tail.forward(&mut context, &x)?.cast(DType::F32)?;
-        let mut loss = objective(config, &self.module, self.weight.as_ref(), &logits, target, mix)?;
+        let mut loss = batch_loss(config, &tail, &self.module, &mut context, self.weight.as_ref(), x, target, mix)?;
         if share < 1.0 {
             loss = loss.affine(share, 0.0)?;
         }

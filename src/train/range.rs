@@ -1,11 +1,11 @@
 //! The learning-rate range test: Smith 2015, "Cyclical learning rates for training neural networks", arXiv:1506.01186, section 3.3.
 
 use super::frozen::freeze;
-use super::{Config, Options, begin, class_weights, groups, objective, training_batches};
+use super::{Config, Options, batch_loss, begin, class_weights, groups, training_batches};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::models;
-use crate::nn::{Context, Module};
+use crate::nn::Context;
 use crate::optim::Optimizer;
 use crate::tensor::Tensor;
 
@@ -17,6 +17,8 @@ const SMOOTHING: f64 = 0.9;
 /// # Errors
 /// Errors of the configuration, the data and the device.
 pub fn lr_range(config: &Config, data: &Dataset, [from, to]: [f64; 2], steps: usize, options: &mut Options) -> Result<Vec<(f64, f64)>> {
+    // Small learning rates need no 16 bits, and loss scaling would skip steps.
+    let config = &Config { precision: "f32".into(), ..config.clone() };
     let device = options.device;
     let module = models::build(&config.model, config.input, config.classes.len(), device, config.seed)?;
     if !config.weights.is_empty() {
@@ -37,8 +39,8 @@ pub fn lr_range(config: &Config, data: &Dataset, [from, to]: [f64; 2], steps: us
             let x = Tensor::from_slice(device, &[batch.len(), data.channels, data.height, data.width], &batch.images)?;
             let target = Tensor::from_slice(device, &[batch.len()], &batch.targets)?;
             optimizer.zero_grad();
-            let logits = module.forward(&mut Context::train(config.seed, step as u64), &x)?;
-            let loss = objective(config, &module, weight.as_ref(), &logits, &target, batch.mix.as_ref())?;
+            let mut context = Context::train(config.seed, step as u64);
+            let loss = batch_loss(config, &module, &module, &mut context, weight.as_ref(), &x, &target, batch.mix.as_ref())?;
             loss.backward()?;
             optimizer.step(lr)?;
             let loss = loss.item_blocking()? as f64;

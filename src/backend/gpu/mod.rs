@@ -227,14 +227,12 @@ impl Gpu {
 
 /// Where a passed self-test is remembered: named by adapter, driver and binary. `None` where there is no cache folder.
 fn self_test_stamp(info: &AdapterInfo) -> Option<std::path::PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(std::path::PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|h| std::path::Path::new(&h).join(".cache")))?;
+    let cache = super::cache_folder()?;
     let binary = std::env::current_exe().and_then(std::fs::metadata).ok()?;
     let built = binary.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos();
     let text = format!("{}|{}|{}|{}|{built}", info.name, info.driver, env!("CARGO_PKG_VERSION"), binary.len());
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ b as u64).wrapping_mul(0x0000_0100_0000_01b3));
-    Some(cache.join("mappa").join(format!("self-test-{hash:016x}")))
+    Some(cache.join(format!("self-test-{hash:016x}")))
 }
 
 impl Backend for Gpu {

@@ -43,22 +43,25 @@ pub const PRESETS: [&str; 4] = ["none", "light", "standard", "strong"];
 
 impl Default for Augment {
     fn default() -> Self {
-        Augment {
-            shift: 0,
-            flip: false,
-            rotate: 0.0,
-            crop: 1.0,
-            jitter: 0.0,
-            erase: 0.0,
-            mixup: 0.0,
-            cutmix: 0.0,
-            randaugment: 0,
-            magnitude: 9.0,
-        }
+        Augment::NONE
     }
 }
 
 impl Augment {
+    /// Changes nothing.
+    pub const NONE: Augment = Augment {
+        shift: 0,
+        flip: false,
+        rotate: 0.0,
+        crop: 1.0,
+        jitter: 0.0,
+        erase: 0.0,
+        mixup: 0.0,
+        cutmix: 0.0,
+        randaugment: 0,
+        magnitude: 9.0,
+    };
+
     /// The settings called `name` for images of a height and width: `none`; `light`, shifts by one pixel; `standard`, mirrored, and shifts by an
     /// eighth; `strong`, mirrored, crops of at least 40 % of the area, turns by 10 degrees, jitter 0.3, a quarter erased, cutmix.
     pub fn preset(name: &str, [height, width]: [usize; 2]) -> Option<Self> {

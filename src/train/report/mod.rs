@@ -447,8 +447,8 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 /// Of each bin of the confidence the share of right answers.
 fn reliability(body: &mut String, predictions: &Predictions) {
     let mut bins = [(0u64, 0u64); BINS];
-    for (p, &target) in predictions.probabilities.chunks_exact(predictions.classes.max(1)).zip(&predictions.targets) {
-        let best = (0..p.len()).fold(0, |best, c| if p[c] > p[best] { c } else { best });
+    let answers = predictions.probabilities.chunks_exact(predictions.classes.max(1)).zip(predictions.classes_predicted());
+    for ((p, best), &target) in answers.zip(&predictions.targets) {
         let bin = ((p[best] * BINS as f64).ceil().max(1.0) as usize - 1).min(BINS - 1);
         bins[bin].0 += 1;
         bins[bin].1 += (best == target) as u64;
@@ -497,4 +497,4 @@ impl Report<'_> {
     }
 }
 
-const STYLE: &str = include_str!("style.css");
+const STYLE: &str = concat!(include_str!("../../chart.css"), include_str!("style.css"));

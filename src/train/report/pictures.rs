@@ -103,18 +103,12 @@ impl Picture {
     }
 }
 
-/// The most probable class.
-fn best(p: &[f64]) -> usize {
-    (0..p.len()).fold(0, |best, c| if p[c] > p[best] { c } else { best })
-}
-
 /// The pictures that were answered wrongly with the most confidence.
 pub(super) fn mistakes(body: &mut String, config: &Config, judged: &Judged) -> Result<()> {
     let predictions = judged.answers;
-    let answers = predictions.probabilities.chunks_exact(predictions.classes.max(1));
+    let answers = predictions.probabilities.chunks_exact(predictions.classes.max(1)).zip(predictions.classes_predicted());
     let mut wrong: Vec<(f64, usize, usize)> = Vec::new();
-    for (sample, (p, &target)) in answers.zip(&predictions.targets).enumerate() {
-        let best = best(p);
+    for (sample, ((p, best), &target)) in answers.zip(&predictions.targets).enumerate() {
         if best != target {
             wrong.push((p[best], sample, best));
         }
@@ -158,7 +152,8 @@ pub(super) fn heats(body: &mut String, config: &Config, judged: &Judged, module:
     let options = LoaderOptions { batch_size: samples.len(), ..LoaderOptions::default() };
     let Some(batch) = Loader::new(judged.data, &part, options)?.next().transpose()? else { return Ok(()) };
     let x = Tensor::from_slice(device, &[&[samples.len()], &config.input[..]].concat(), &batch.images)?;
-    let classes: Vec<usize> = samples.iter().map(|&sample| best(answers[sample])).collect();
+    let predicted = predictions.classes_predicted();
+    let classes: Vec<usize> = samples.iter().map(|&sample| predicted[sample]).collect();
     let Some(heat) = grad_cam(module, &x, &classes)? else { return Ok(()) };
     let [h, w] = heat.size;
     let _ = write!(
