@@ -31,7 +31,8 @@ with tempfile.TemporaryDirectory() as folder:
         logits = session.run(None, {session.get_inputs()[0].name: x})[0][0].astype(np.float64)
         theirs = logits - logits.mean()
         difference = np.abs(np.log(ours) - np.log(ours).mean() - theirs).max()
-        worst = max(worst, difference)
+        # Untrained networks have small logits: what counts is the difference beside them.
+        worst = max(worst, difference / np.abs(theirs).max())
         print(f"{name:30} {difference:.1e} of {np.abs(theirs).max():.2g}", flush=True)
-print(f"largest difference of a logit: {worst:.1e}")
+print(f"largest difference of a logit, as a share of the largest logit: {worst:.1e}")
 sys.exit(worst > 1e-4)
