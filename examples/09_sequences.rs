@@ -5,40 +5,20 @@
 use mappa::chart::Chart;
 use mappa::data::{Dataset, Loader, LoaderOptions, Part, digits};
 use mappa::metrics::Predictions;
-use mappa::nn::recurrent::{Cell, RecurrentNet, RecurrentOptions};
-use mappa::nn::{Context, Linear, Module, Owned, initialize, join, named_parameters};
+use mappa::nn::recurrent::{Cell, RecurrentOptions, RowReader};
+use mappa::nn::{Context, Linear, Module, Sequential, initialize, named_parameters};
 use mappa::optim::{Optimizer, OptimizerConfig, ParamGroup};
 use mappa::{Device, Result, Tensor, autodiff};
 use std::sync::Arc;
 
 const HIDDEN: usize = 64;
 
-/// A recurrent net, and a layer that reads its last hidden state.
-struct Reader {
-    net: RecurrentNet,
-    last: Linear,
-}
-
-impl Module for Reader {
-    /// `[N, T, I]` to logits `[N, 10]`.
-    fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
-        let h_n = self.net.run(x, None, None)?.h_n;
-        // [layers, N, H]: one layer.
-        ctx.call("last", &self.last, &h_n.reshape(&[x.shape()[0], HIDDEN])?)
-    }
-
-    fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {
-        self.net.visit(&join(path, "net"), visitor);
-        self.last.visit(&join(path, "last"), visitor);
-    }
-}
-
-fn accuracy(reader: &Reader, data: &Dataset, part: &Arc<Part>, device: &Device) -> Result<f64> {
+fn accuracy(reader: &Sequential, data: &Dataset, part: &Arc<Part>, device: &Device) -> Result<f64> {
     let _guard = autodiff::no_grad();
     let mut predictions = Predictions::new(10);
     for batch in Loader::new(data, part, LoaderOptions { batch_size: 256, ..Default::default() })? {
         let batch = batch?;
-        let x = Tensor::from_slice(device, &[batch.len(), 8, 8], &batch.images)?;
+        let x = Tensor::from_slice(device, &[batch.len(), 1, 8, 8], &batch.images)?;
         predictions.add(&reader.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?, &batch.targets);
     }
     Ok(predictions.scores().accuracy)
@@ -51,8 +31,9 @@ fn main() -> Result<()> {
     let epochs = if std::env::var("MAPPA_QUICK").is_ok() { 2 } else { 20 };
     let mut chart = Chart::new("Accuracy on other writers' digits, read row by row", "epoch", (1.0, epochs as f64), (0.0, 1.0));
     for (colour, (name, cell)) in [("RNN", Cell::RnnTanh), ("GRU", Cell::Gru), ("LSTM", Cell::Lstm)].into_iter().enumerate() {
-        let options = RecurrentOptions { batch_first: true, ..RecurrentOptions::new(8, HIDDEN) };
-        let reader = Reader { net: RecurrentNet::new(&device, cell, options)?, last: Linear::new(&device, HIDDEN, 10, true)? };
+        // From [N, 1, 8, 8] to the state after the last of eight rows, [N, 64], to ten logits.
+        let net = RowReader::new(&device, cell, [1, 8, 8], RecurrentOptions::new(8, HIDDEN), false)?;
+        let reader = Sequential::new().named("net", net).named("last", Linear::new(&device, HIDDEN, 10, true)?);
         initialize(&reader, 1)?;
         let mut optimizer = Optimizer::new(OptimizerConfig::adamw(0.004), vec![ParamGroup::new(named_parameters(&reader))])?;
         let mut points = Vec::new();
@@ -60,7 +41,7 @@ fn main() -> Result<()> {
             let options = LoaderOptions { batch_size: 32, shuffle: true, seed: 1, epoch, ..Default::default() };
             for batch in Loader::new(&data, &data.train, options)? {
                 let batch = batch?;
-                let x = Tensor::from_slice(&device, &[batch.len(), 8, 8], &batch.images)?;
+                let x = Tensor::from_slice(&device, &[batch.len(), 1, 8, 8], &batch.images)?;
                 let target = Tensor::from_slice(&device, &[batch.len()], &batch.targets)?;
                 optimizer.zero_grad();
                 reader.forward(&mut Context::train(1, epoch), &x)?.cross_entropy_mean(&target)?.backward()?;

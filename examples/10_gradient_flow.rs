@@ -4,7 +4,7 @@
 
 use mappa::chart::Chart;
 use mappa::nn::recurrent::{Cell, RecurrentNet, RecurrentOptions};
-use mappa::nn::{Module, Owned};
+use mappa::nn::{Context, Module, Owned};
 use mappa::rng::Stream;
 use mappa::{Device, Result, Tensor};
 
@@ -38,7 +38,7 @@ fn flow(device: &Device, cell: Cell, layers: usize, weight: f64, forget: f32) ->
     });
     fill?;
     let x = Tensor::normal(device, &[STEPS, 4, 8], 0.0, 0.3, Stream::new(6, "x", 0, 0))?.requires_grad();
-    net.run(&x, None, None)?.output.narrow(0, STEPS - 1, 1)?.sum(None, false)?.backward()?;
+    net.forward(&mut Context::eval(), &x)?.narrow(0, STEPS - 1, 1)?.sum(None, false)?.backward()?;
     let gradient = x.grad().map_or(Ok(Vec::new()), |g| g.to_vec_blocking::<f32>())?;
     let norm = |step: &[f32]| step.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
     Ok(gradient.chunks_exact(4 * 8).rev().map(norm).collect())

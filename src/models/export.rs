@@ -49,12 +49,19 @@ impl Decorator for Recorder {
 /// `[N, classes]`. Classes and preprocessing are metadata. `fold` multiplies batch normalisation into the convolutions before it.
 ///
 /// # Errors
-/// Those of [`build`](super::build) and [`load`](super::load); [`Error::Unsupported`] for operations that have no counterpart in the file.
+/// Those of [`build`](super::build) and [`load`](super::load); [`Error::Config`] for recurrent nets, [`Error::Unsupported`] for other operations that have no counterpart in the file.
 pub fn onnx(about: &Sidecar, weights: &Path, fold: bool) -> Result<Model> {
     let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
     let device = Device::new(Recorder { device: Device::cpu(0)?, calls: Arc::clone(&calls) });
     let module = super::build(&about.model, about.input, about.classes.len(), &device, 0)?;
     super::load(&module, weights)?;
+    let mut recurrent = false;
+    module.visit("", &mut |name, _| recurrent |= name.contains("weight_hh_l"));
+    if recurrent {
+        return Err(Error::Config(
+            "recurrent nets are not written as ONNX; .pth and .safetensors hold their weights under PyTorch's names".into(),
+        ));
+    }
     let [c, h, w] = about.input;
     let x = Tensor::from_slice(&device, &[BATCH, c, h, w], &vec![0f32; BATCH * c * h * w])?;
     calls.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -362,12 +369,23 @@ mod tests {
         Sidecar { model: model.into(), classes, input: [3, side, side], preprocessing: Preprocessing::new(3) }
     }
 
+    #[test]
+    fn recurrent_nets_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = folder.path().join("w.safetensors");
+        let cpu = models::build("gru", [3, 16, 16], 7, &Device::cpu(1).unwrap(), 1).unwrap();
+        safetensors::save(&weights, &state_dict(&cpu), None).unwrap();
+        let error = onnx(&about("gru", 16), &weights, false).err().unwrap().to_string();
+        assert!(error.contains("recurrent nets are not written as ONNX"), "{error}");
+    }
+
     /// `onnxruntime` computes what is written: `scripts/against_onnxruntime.py`. Here: every name is defined before it is used, and nothing is left over.
     #[test]
     fn every_network_is_written_completely() {
         let device = Device::cpu(0).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        for name in NAMES.into_iter().filter(|name| !["resnet34", "resnet50", "resnet56", "vgg16_bn"].contains(name)) {
+        for name in NAMES.into_iter().filter(|name| !["resnet34", "resnet50", "resnet56", "vgg16_bn", "rnn", "gru", "lstm"].contains(name))
+        {
             let about = about(name, 32);
             let module = models::build(name, about.input, 7, &device, 1).unwrap();
             let weights = folder.path().join("w.safetensors");

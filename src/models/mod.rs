@@ -11,6 +11,7 @@ mod lenet;
 mod mlp;
 mod mobilenet;
 mod network;
+mod recurrent;
 mod resnet;
 mod squeezenet;
 mod vgg;
@@ -24,6 +25,7 @@ pub use import::{Imported, from_onnx};
 pub use lenet::lenet5;
 pub use mlp::mlp;
 pub use mobilenet::mobilenet_v2;
+pub use recurrent::recurrent;
 pub use resnet::{resnet_cifar, resnet8, resnet18, resnet34, resnet50};
 pub use squeezenet::{squeezenet1_0, squeezenet1_1};
 pub use vgg::{Layer as VggLayer, VGG11, VGG16, vgg};
@@ -31,11 +33,12 @@ pub use weights::{head, load, load_arrays, transfer};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::nn::recurrent::Cell;
 use crate::nn::{Conv2d, Sequential, initialize};
 use crate::op::Conv2dOptions;
 
 /// The names that [`build`] knows; the first is the default.
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 19] = [
     "cnn",
     "mlp",
     "lenet5",
@@ -52,7 +55,13 @@ pub const NAMES: [&str; 16] = [
     "squeezenet1_1",
     "vgg11_bn",
     "vgg16_bn",
+    "rnn",
+    "gru",
+    "lstm",
 ];
+
+/// The ending of the names `rnn`, `gru` and `lstm` for rows whose first value says whether they are there: sequences of different lengths.
+pub const MASKED: &str = "_masked";
 
 /// What a model is called in file names: its name, or that of a description, `custom` where it has none.
 pub fn title(model: &str) -> String {
@@ -76,7 +85,7 @@ pub fn title(model: &str) -> String {
 /// ```
 ///
 /// Types are PyTorch's `Conv2d`, `BatchNorm2d`, `Linear`, `MaxPool2d`, `AvgPool2d`, `Flatten`, `Dropout` and activations with their attributes less what the
-/// shapes say (`in_channels`); `GlobalAvgPool2d`, the mean over the pixels; `Residual` of `layers` and perhaps a `shortcut`, added and rectified; `Sequential` of
+/// shapes say (`in_channels`); `RNN`, `GRU` and `LSTM`, which read images row by row and give their last state; `GlobalAvgPool2d`, the mean over the pixels; `Residual` of `layers` and perhaps a `shortcut`, added and rectified; `Sequential` of
 /// `layers`, perhaps to `repeat`; `ZeroPad2d` with PyTorch's `padding` `[left, right, top, bottom]`, perhaps of channels too. A layer's `name` replaces its
 /// number in the names of parameters. A layer takes what the one before it gives, or what `inputs` names: layers of the same list, or `input`. `Add`, `Mul` and
 /// `Concat` (of channels) take several.
@@ -84,7 +93,8 @@ pub fn title(model: &str) -> String {
 /// # Errors
 /// [`Error::Config`] for an unknown name or, with its line, what is wrong in a description; [`Error::Shape`] when the images are too small for the network.
 pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Device, seed: u64) -> Result<Sequential> {
-    if !network::is_description(name) && !NAMES.contains(&name) {
+    let (bare, masked) = name.strip_suffix(MASKED).map_or((name, false), |bare| (bare, ["rnn", "gru", "lstm"].contains(&bare)));
+    if !network::is_description(name) && !NAMES.contains(&name) && !masked {
         let hint = nearest(name, &NAMES).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near}?"));
         return Err(Error::Config(format!("unknown model '{name}'{hint} Known models: {}", NAMES.join(", "))));
     }
@@ -98,7 +108,7 @@ pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Devic
     }
     // The stem for ImageNet would leave nothing of small images.
     let small = input_shape[1].max(input_shape[2]) <= 64;
-    let model = match name {
+    let model = match bare {
         "mlp" => mlp(device, input_shape, classes)?,
         "lenet5" => lenet5(device, input_shape, classes)?,
         "alexnet" => alexnet(device, input_shape, classes, small, 0.5)?,
@@ -114,6 +124,9 @@ pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Devic
         "squeezenet1_1" => squeezenet1_1(device, input_shape, classes, 0.5)?,
         "vgg11_bn" => vgg(device, input_shape, &VGG11, classes)?,
         "vgg16_bn" => vgg(device, input_shape, &VGG16, classes)?,
+        "rnn" => recurrent(device, Cell::RnnTanh, input_shape, classes, masked)?,
+        "gru" => recurrent(device, Cell::Gru, input_shape, classes, masked)?,
+        "lstm" => recurrent(device, Cell::Lstm, input_shape, classes, masked)?,
         _ => cnn(device, input_shape, classes)?,
     };
     initialize(&model, seed)?;

@@ -23,6 +23,7 @@ use toml::Spanned;
 use super::nearest;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::nn::recurrent::{Cell, RecurrentOptions, RowReader};
 use crate::nn::{
     Activation, AvgPool2d, BatchNorm2d, Context, Conv2d, Dropout, Flatten, GlobalAvgPool2d, Graph, Linear, MaxPool2d, Module, Residual,
     Sequential, Step,
@@ -85,17 +86,27 @@ struct Layer {
     eps: Option<f64>,
     momentum: Option<f64>,
     negative_slope: Option<f64>,
+    hidden_size: Option<usize>,
+    num_layers: Option<usize>,
+    bidirectional: Option<bool>,
+    dropout: Option<f64>,
     repeat: Option<usize>,
     layers: Option<Vec<Spanned<Layer>>>,
     shortcut: Option<Vec<Spanned<Layer>>>,
     inputs: Option<Vec<String>>,
 }
 
+/// Those of recurrent nets.
+const RECURRENT: &[&str] = &["hidden_size", "num_layers", "bias", "bidirectional", "dropout"];
+
 /// The types with the attributes that each takes besides `type` and `name`.
-const TYPES: [(&str, &[&str]); 24] = [
+const TYPES: [(&str, &[&str]); 27] = [
     ("Conv2d", &["out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"]),
     ("BatchNorm2d", &["eps", "momentum"]),
     ("Linear", &["out_features", "bias"]),
+    ("RNN", RECURRENT),
+    ("GRU", RECURRENT),
+    ("LSTM", RECURRENT),
     ("ReLU", &[]),
     ("ReLU6", &[]),
     ("LeakyReLU", &["negative_slope"]),
@@ -136,6 +147,10 @@ impl Layer {
             ("eps", self.eps.is_some()),
             ("momentum", self.momentum.is_some()),
             ("negative_slope", self.negative_slope.is_some()),
+            ("hidden_size", self.hidden_size.is_some()),
+            ("num_layers", self.num_layers.is_some()),
+            ("bidirectional", self.bidirectional.is_some()),
+            ("dropout", self.dropout.is_some()),
             ("repeat", self.repeat.is_some()),
             ("layers", self.layers.is_some()),
             ("shortcut", self.shortcut.is_some()),
@@ -393,6 +408,22 @@ impl Builder<'_> {
                 };
                 Box::new(Linear::new(device, from, number(&layer.out_features, "out_features")?, layer.bias.unwrap_or(true))?)
             }
+            "RNN" | "GRU" | "LSTM" => {
+                let cell = match layer.kind.as_str() {
+                    "RNN" => Cell::RnnTanh,
+                    "GRU" => Cell::Gru,
+                    _ => Cell::Lstm,
+                };
+                let [_, c, h, w] = x.shape().nchw("input")?;
+                let options = RecurrentOptions {
+                    num_layers: layer.num_layers.unwrap_or(1),
+                    bias: layer.bias.unwrap_or(true),
+                    bidirectional: layer.bidirectional.unwrap_or(false),
+                    dropout: layer.dropout.unwrap_or(0.0),
+                    ..RecurrentOptions::new(0, layer.hidden_size.ok_or_else(|| needs("hidden_size"))?)
+                };
+                Box::new(RowReader::new(device, cell, [c, h, w], options, false)?)
+            }
             "MaxPool2d" | "AvgPool2d" => {
                 let kernel_size = kernel()?;
                 let stride = layer.stride.map_or(kernel_size, |stride| pair(Some(stride), 1));
@@ -517,6 +548,8 @@ layers = [
                 network("{ type = \"Conv2d\", out_channels = 2, kernel_size = 3, padding = [1, 0, 1, 0] }"),
                 "sides that differ take a ZeroPad2d",
             ),
+            (network("{ type = \"LSTM\", num_layers = 2 }"), "line 2: LSTM: needs hidden_size"),
+            (network("{ type = \"GRU\", hidden_size = 4, num_layers = 0 }"), "line 2: GRU: "),
             (network("{ type = \"Dropout\", p = 2.0 }"), "line 2: Dropout: dropout: p = 2 must lie in [0, 1)"),
             ("layers = 3".to_owned(), "line 1: invalid type"),
         ] {

@@ -1,6 +1,6 @@
 //! What is timed: training steps, networks and operations, under the names and in the shapes that other libraries are timed by, and each family of kernels.
 
-use mappa::nn::recurrent::{Cell, RecurrentNet, RecurrentOptions};
+use mappa::nn::recurrent::{Cell, Given, RecurrentNet, RecurrentOptions};
 use mappa::nn::{Activation, Context, Conv2d, Flatten, Linear, MaxPool2d, Module, Sequential, initialize, join, named_parameters};
 use mappa::op::{Conv2dOptions, Pool2dOptions};
 use mappa::optim::{Optimizer, OptimizerConfig, ParamGroup};
@@ -77,7 +77,7 @@ struct RowLstm {
 
 impl Module for RowLstm {
     fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
-        let h = self.lstm.run(x, None, None)?.h_n;
+        let h = self.lstm.run(ctx, x, Given::default())?.h_n;
         ctx.call("fc", &self.fc, &h.reshape(&h.shape()[1..])?)
     }
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, mappa::nn::Owned)) {

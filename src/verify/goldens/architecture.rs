@@ -4,10 +4,9 @@ use super::golden::{Attributes, Outcome, malformed, unsupported};
 use crate::device::Device;
 use crate::error::Result;
 use crate::models::{self, VggLayer};
-use crate::nn::recurrent::{Cell, RecurrentNet, RecurrentOptions};
-use crate::nn::{Activation, BatchNorm2d, Context, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Module, Owned, Sequential, join};
+use crate::nn::recurrent::{Cell, RecurrentOptions, RowReader};
+use crate::nn::{Activation, BatchNorm2d, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Sequential};
 use crate::op::Conv2dOptions;
-use crate::tensor::Tensor;
 
 const LENET5: &str = "conv1 1->6 5x5 pad 2, relu, max pool 2, conv2 6->16 5x5, relu, max pool 2, flatten, fc1 400->120, relu, fc2 120->84, relu, \
     fc3 84->classes; all with bias";
@@ -66,7 +65,9 @@ pub(super) fn build(attributes: Attributes, image: [usize; 3], device: &Device) 
             .then(GlobalAvgPool2d)
             .then(Flatten)
             .then(Linear::new(device, 16, 10, true)?),
-        TRAIN_LSTM => Sequential::new().named("", RowReader::new(device)?),
+        TRAIN_LSTM => Sequential::new()
+            .named("lstm", RowReader::new(device, Cell::Lstm, [1, 8, 8], RecurrentOptions::new(0, 24), false)?)
+            .named("fc", Linear::new(device, 24, 10, true)?),
         _ => return unsupported(format!("architecture '{architecture}'")),
     })
 }
@@ -83,30 +84,4 @@ fn layers(channels: &[serde_json::Value]) -> Outcome<Vec<VggLayer>> {
         _ => malformed(format!("attribute channels: {layer} is neither 'M' nor a number of channels")),
     };
     channels.iter().map(layer).collect()
-}
-
-/// An LSTM that reads the rows of an image, and a linear layer on its last output.
-struct RowReader {
-    lstm: RecurrentNet,
-    fc: Linear,
-}
-
-impl RowReader {
-    fn new(device: &Device) -> Result<Self> {
-        let options = RecurrentOptions { batch_first: true, ..RecurrentOptions::new(8, 24) };
-        Ok(RowReader { lstm: RecurrentNet::new(device, Cell::Lstm, options)?, fc: Linear::new(device, 24, 10, true)? })
-    }
-}
-
-impl Module for RowReader {
-    fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
-        let [n, _, rows, columns] = x.shape().nchw("rows of an image")?;
-        let h_n = self.lstm.run(&x.reshape(&[n, rows, columns])?, None, None)?.h_n;
-        ctx.call("fc", &self.fc, &h_n.reshape(&[n, 24])?)
-    }
-
-    fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {
-        self.lstm.visit(&join(path, "lstm"), visitor);
-        self.fc.visit(&join(path, "fc"), visitor);
-    }
 }

@@ -1,7 +1,7 @@
 //! `recurrent`: nets over sequences, and single steps.
 
 use super::golden::{Golden, Operator, Outcome, Output, unsupported};
-use crate::nn::recurrent::{self, Cell, State, Weights};
+use crate::nn::recurrent::{self, Cell, Given, State, Weights};
 use crate::tensor::Tensor;
 
 const NET: &[&str] = &["input_size", "hidden_size", "num_layers", "bidirectional", "batch_first", "bias"];
@@ -46,7 +46,8 @@ fn net(g: &Golden, cell: Cell) -> Outcome<Vec<Output>> {
         }
     }
     let swap = |t: &Tensor| if batch_first { t.permute(&[1, 0, 2]) } else { Ok(t.clone()) };
-    let result = recurrent::sequence(cell, &swap(g.input("input")?)?, &all, bidirectional, g.optional("h0"), g.optional("c0"))?;
+    let given = Given { h0: g.optional("h0"), c0: g.optional("c0"), mask: None };
+    let result = recurrent::sequence(cell, &swap(g.input("input")?)?, &all, bidirectional, given, &mut Ok)?;
     let mut outputs = vec![("output", swap(&result.output)?), ("h_n", result.h_n)];
     outputs.extend(result.c_n.map(|c| ("c_n", c)));
     g.differentiate_all(&outputs)

@@ -4,7 +4,7 @@ use super::math::plain;
 use super::node::{Node, Operator, Outcome, Output, axis, malformed, one, sizes, unsupported};
 use crate::dtype::DType;
 use crate::nn::loss;
-use crate::nn::recurrent::{self, Cell, Sequences, Weights};
+use crate::nn::recurrent::{self, Cell, Given, Sequences, Weights};
 use crate::op::{Conv2dOptions, ConvTranspose2dOptions, Pool, Pool2dOptions, ReduceKind, Unary};
 use crate::tensor::Tensor;
 use crate::tensor::ops::Reduction;
@@ -454,7 +454,7 @@ fn net(n: &Node, cell: Cell) -> Outcome<Vec<Output>> {
     let result = if cell == Cell::Gru && !n.flag("linear_before_reset", false)? {
         gru_reset_first(&x, &weights, h0.as_ref(), h)?
     } else {
-        recurrent::sequence(cell, &x, &weights, directions == 2, h0.as_ref(), c0.as_ref())?
+        recurrent::sequence(cell, &x, &weights, directions == 2, Given { h0: h0.as_ref(), c0: c0.as_ref(), mask: None }, &mut Ok)?
     };
     let output = if reverse { result.output.flip(&[0])? } else { result.output };
     // [T, N, D H] to [T, D, N, H].
