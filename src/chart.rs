@@ -69,6 +69,15 @@ impl Chart {
         self.legend.push((name.to_owned(), colour));
     }
 
+    /// Adds points in one of ten colours, with their name.
+    pub fn points(&mut self, name: &str, colour: usize, points: &[(f64, f64)]) {
+        for &point in points {
+            let (x, y) = self.at(point);
+            let _ = write!(self.marks, "<circle class=\"c{colour} dot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2\"/>");
+        }
+        self.legend.push((name.to_owned(), colour));
+    }
+
     /// Adds a bar from 0 to a value.
     pub fn bar(&mut self, (from, to): (f64, f64), value: f64, title: &str) {
         let ((left, top), (right, bottom)) = (self.at((from, value)), self.at((to, self.y.0)));

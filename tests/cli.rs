@@ -850,3 +850,74 @@ fn killed_and_resumed(model: &[&str], kills: &[u64]) {
     };
     assert_eq!(steps(&whole), steps(&killed));
 }
+
+#[test]
+fn tables_of_numbers_and_words_are_trained_on_measured_and_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let train = |data: &str, out: &str, more: &[&str]| {
+        let args = ["train", "--device", "cpu", "--data", &at(data), "--out", &at(out)];
+        run(&[&args, more].concat().iter().map(|arg| arg.to_string()).collect::<Vec<_>>())
+    };
+    let ask = |command: &str, out: &str, file: &[&str]| {
+        let args = [command, &at(out), "--device", "cpu", "--json"];
+        let text = run(&[&args, file].concat().iter().map(|arg| arg.to_string()).collect::<Vec<_>>());
+        text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    // Linear regression, and a hump that no line has: the tutorial's two programs.
+    fs::write(at("line.csv"), "x,y\n1,1.5\n2,2.5\n3,3.5\n4,4.5\n").unwrap();
+    train("line.csv", "line", &[]);
+    fs::write(at("new.csv"), "x\n1.5\n3.5\n").unwrap();
+    let answers = ask("predict", "line", &[&at("new.csv")]);
+    assert_eq!((answers.len(), answers[1]["sample"].as_str()), (2, Some("line 3")));
+    for (answer, want) in answers.iter().zip([2.0, 4.0]) {
+        // Between the points a network with relu is not bound to the line.
+        assert!((answer["number"].as_f64().unwrap() - want).abs() < 0.1, "{answer}");
+    }
+    assert!(ask("eval", "line", &[])[0]["rmse"].as_f64().unwrap() < 0.02);
+    fs::write(at("hump.csv"), "x,y\n1,0\n2,1\n3,0\n").unwrap();
+    train("hump.csv", "hump", &[]);
+    let classes: Vec<String> = ask("predict", "hump", &[&at("hump.csv")]).iter().map(|a| a["class"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(classes, ["0", "1", "0"]);
+    // The same again from its config.toml, and on from its end.
+    let weights = |out: &str| fs::read(dir.path().join(out).join("model.safetensors")).unwrap();
+    run(&["train", "--device", "cpu", "--config", &at("hump/config.toml"), "--out", &at("again")].map(str::to_owned));
+    assert!(weights("hump") == weights("again"));
+    run(&["train", "--device", "cpu", "--resume", &at("again"), "--epochs", "1010"].map(str::to_owned));
+    // Sequences of two to four rows: the class is whether they rise.
+    let rows = (0..80).flat_map(|s| {
+        let sign = if s % 2 == 0 { 1 } else { -1 };
+        (0..2 + s % 3).map(move |t| format!("{s},{},{}\n", sign * t + s % 5, if sign > 0 { "up" } else { "down" }))
+    });
+    fs::write(at("walks.csv"), rows.fold("id,x,way\n".to_owned(), |text, row| text + &row)).unwrap();
+    train("walks.csv", "walks", &["--sequence", "id", "--epochs", "30"]);
+    assert!(ask("eval", "walks", &[])[0]["accuracy"].as_f64().unwrap() > 0.9);
+    assert_eq!(ask("predict", "walks", &[&at("walks.csv")])[0]["sample"], "id 0");
+    // A series: the number after four others.
+    let rows = (0..120).map(|t| format!("{t},{:.4}\n", (t as f64 / 4.0).sin()));
+    fs::write(at("wave.csv"), rows.fold("t,y\n".to_owned(), |text, row| text + &row)).unwrap();
+    train("wave.csv", "wave", &["--target", "y", "--ignore", "t", "--window", "4", "--model", "gru", "--epochs", "60"]);
+    assert!(ask("eval", "wave", &[])[0]["r2"].as_f64().unwrap() > 0.98);
+    let next = ask("predict", "wave", &[&at("wave.csv")])[0]["number"].as_f64().unwrap();
+    assert!((next - 30f64.sin()).abs() < 0.15, "{next}");
+    let report = fs::read_to_string(dir.path().join("wave/report.html")).unwrap();
+    assert!(report.contains("Answers over what they should be") && !report.contains("Filters"));
+    // A network without its run.
+    run(&["export", &at("hump"), "--out", &at("hump.safetensors")].map(str::to_owned));
+    assert_eq!(ask("predict", "hump.safetensors", &[&at("hump.csv")])[1]["class"], "1");
+    refused(&["predict", &at("line"), &at("wave.csv"), "--device", "cpu"], 2, &["wave.csv: has no column x. Its columns: t, y"]);
+    refused(&["predict", &at("line"), &at("none.csv"), "--device", "cpu"], 2, &["none.csv: cannot be read"]);
+    for (more, words) in [
+        (&["--augment", "light"][..], "--augment light: changes images; a table has none"),
+        (&["--loss", "hinge"], "--loss hinge: use one of mse, mae, huber"),
+        (&["--best-by", "accuracy"], "of numbers there is the loss alone"),
+        (&["--target", "z"], "has no column z. Its columns: x, y"),
+        (&["--label-smoothing", "0.1"], "there are no classes"),
+    ] {
+        let (data, out) = (at("line.csv"), at("no"));
+        let args = [&["train", "--device", "cpu", "--data", &data, "--out", &out], more].concat();
+        refused(&args, 2, &[words]);
+    }
+    refused(&["train", "--target", "y", "--device", "cpu", "--out", &at("no")], 2, &["digits is no table: --target"]);
+    assert!(!dir.path().join("no").exists());
+}

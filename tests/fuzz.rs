@@ -135,6 +135,7 @@ fn onnx_files() {
             classes: vec!["a".into(), "b".into()],
             input: [3, 33, 33],
             preprocessing: data::Preprocessing::new(3),
+            table: None,
         };
         let module = models::build(name, about.input, 2, &device, 0).unwrap();
         let weights = folder.path().join("w.safetensors");
@@ -243,4 +244,22 @@ fn archives_and_tables_of_pictures() {
     fuzz_data("tar", "set.tar", &seeds, 3_000, |_| {});
     let table = "path,label\n1.png,a\n2.png,a\n\"3.png\",b\n4.png,b\n";
     fuzz_data("csv", "set.csv", &[table.into()], 2_000, |dir| (1..5).for_each(|i| save(&dir.join(format!("{i}.png")))));
+}
+
+#[test]
+fn tables_of_numbers_and_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.csv");
+    let seed = "id,x,colour,part,y\na,1,red,train,0\na,2.5,blue,train,1\nb,-3e1,red,val,0\nb,\"4\",blue,test,1\nc,5,red,train,0\n";
+    let ways = [
+        data::TableOptions::default(),
+        data::TableOptions { sequence: Some("id".into()), missing: Some("drop".into()), ..Default::default() },
+        data::TableOptions { window: Some(2), missing: Some("mean".into()), task: Some("regression".into()), ..Default::default() },
+    ];
+    let mut way = 0;
+    fuzz("tables", &[seed.into()], 3_000, |bytes| {
+        std::fs::write(&path, bytes).unwrap();
+        way += 1;
+        data::load_table(&path, &ways[way % ways.len()]).is_ok_and(|data| data.table.unwrap().read(&path).is_ok())
+    });
 }

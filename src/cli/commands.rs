@@ -7,12 +7,12 @@ use super::{
     say,
 };
 use mappa::backend::profile::Cost;
-use mappa::data::{self, Dataset, Sidecar};
+use mappa::data::{self, Dataset, Sidecar, TableOptions};
 use mappa::io::atomic;
 use mappa::io::tensorboard::EventFile;
-use mappa::metrics::{Predictions, Scores};
+use mappa::metrics::{Measured, Predictions};
 use mappa::nn::{Context, Module, named_parameters};
-use mappa::train::{self, BatchSize, Classifier, Config, Options, Outcome, Run, Settings, Trained};
+use mappa::train::{self, Answer, Answers, BatchSize, Classifier, Config, Options, Outcome, Run, Settings, Trained};
 use mappa::verify;
 use mappa::{DType, Device, Error, Result, Tensor, autodiff, models};
 use serde_json::json;
@@ -75,7 +75,8 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
             note(format!("        left out: {skipped}"));
         }
         if data.skipped.len() > SKIPPED_SHOWN {
-            note(format!("        left out: {} pictures more that cannot be read", data.skipped.len() - SKIPPED_SHOWN));
+            let what = if config.table.is_some() { "rows more that lack a value" } else { "pictures more that cannot be read" };
+            note(format!("        left out: {} {what}", data.skipped.len() - SKIPPED_SHOWN));
         }
         note(format!(
             "model   {}: {parameters} parameters; {} with learning rate {} ({}), batches of {}, {}, label smoothing {}, augmentation {}",
@@ -103,7 +104,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     }
     let steps = (data.train.len().div_ceil(config.batch_size) as u64).div_ceil(config.accumulate as u64) * config.epochs;
     let steps = if config.max_steps > 0 { steps.min(config.max_steps) } else { steps };
-    let mut progress = Progress::new(steps, config.epochs);
+    let mut progress = Progress::new(steps, config.epochs, if config.table.is_some() { "rows" } else { "images" });
     let mut tensorboard = if args.tensorboard { Some(EventFile::create(&run.path().join("tensorboard"))?) } else { None };
     let mut on_event = |event: &train::Event| {
         if let Some(file) = &mut tensorboard
@@ -145,7 +146,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
         note(format!("verdict: {}", peak::verdict(&costs, outcome.seconds, outcome.waited, args.workers, peak)));
     }
     if !json {
-        summarize(&outcome, &run);
+        summarize(&outcome, &run, &config);
         let bytes = device.memory().peak_bytes;
         if bytes > 0 {
             note(format!("memory  tensors held at most {:.1} MB", 1e-6 * bytes as f64));
@@ -162,6 +163,8 @@ fn scalars(file: &mut EventFile, event: &train::Event) -> Result<()> {
         ("loss/val", event.val_loss),
         ("accuracy/val", event.val_accuracy),
         ("accuracy/test", event.test_accuracy),
+        ("rmse/val", event.val_rmse),
+        ("rmse/test", event.test_rmse),
         ("images_per_s", event.images_per_s),
     ]
     .into_iter()
@@ -171,8 +174,8 @@ fn scalars(file: &mut EventFile, event: &train::Event) -> Result<()> {
     file.scalars(event.step, &all.iter().map(|(tag, value)| (tag.as_str(), *value)).collect::<Vec<_>>())
 }
 
-/// A data set with what it was read by: source, size, share and seed of the validation part.
-pub type Loaded = ((String, usize, Option<f64>, Option<u64>), Dataset);
+/// A data set with what it was read by: source, size, how a table is read, share and seed of the validation part.
+pub type Loaded = ((String, usize, TableOptions, Option<f64>, Option<u64>), Dataset);
 
 /// The data set and the complete configuration that settings mean. A data set that is `loaded` already is not read again.
 pub fn prepare(mut settings: Settings, loaded: &mut Option<Loaded>) -> Result<(Dataset, Config)> {
@@ -180,11 +183,16 @@ pub fn prepare(mut settings: Settings, loaded: &mut Option<Loaded>) -> Result<(D
     let weights = weights(&settings)?;
     let source = settings.data.clone().unwrap_or_else(|| "digits".into());
     let size = settings.size.or(weights.as_ref().map(|about| about.input[1])).unwrap_or(data::DEFAULT_SIZE);
-    let key = (source.clone(), size, settings.val_fraction, settings.seed);
+    let key = (source.clone(), size, settings.table(), settings.val_fraction, settings.seed);
     let mut data = match loaded {
         Some((own, data)) if *own == key => data.clone(),
         _ => {
-            let data = load(&source, size, settings.val_fraction, settings.seed)?;
+            let data = match data::is_table(source.as_ref()) {
+                true => data::load_table(source.as_ref(), &settings.table())?,
+                false => data::load(&source, size)?,
+            };
+            let fraction = settings.val_fraction.unwrap_or(data.val_fraction());
+            let data = data.with_validation(fraction, settings.seed.unwrap_or(1))?;
             *loaded = Some((key, data.clone()));
             data
         }
@@ -196,6 +204,11 @@ pub fn prepare(mut settings: Settings, loaded: &mut Option<Loaded>) -> Result<(D
         )));
     }
     if let Some(about) = &weights {
+        if data.table.is_some() || about.table.is_some() {
+            return Err(Error::Config(
+                "--weights: networks for images can begin with the weights of others; those for tables cannot".into(),
+            ));
+        }
         if about.input[0] != data.channels {
             return Err(Error::Config(format!(
                 "--weights {}: the network takes {} channels, but the images of {source} have {}",
@@ -255,13 +268,13 @@ pub fn profile(costs: &mut [Cost], seconds: f64, peak: Peak) {
     note(format!("operations took {busy:.2} s of {seconds:.2} s; the rest is the host's: batches, recording, waiting, files"));
 }
 
-fn load(source: &str, size: usize, val_fraction: Option<f64>, seed: Option<u64>) -> Result<Dataset> {
-    data::load(source, size)?.with_validation(val_fraction.unwrap_or(0.1), seed.unwrap_or(1))
-}
-
 /// The data set that a run is trained on, as it was then.
 fn data_of(config: &Config) -> Result<Dataset> {
-    let mut data = load(&config.data, config.input[1], Some(config.val_fraction), Some(config.seed))?;
+    let data = match &config.table {
+        Some(table) => table.load(config.data.as_ref(), &config.classes)?,
+        None => data::load(&config.data, config.input[1])?,
+    };
+    let mut data = data.with_validation(config.val_fraction, config.seed)?;
     if data.classes != config.classes {
         return Err(Error::Config(format!("the classes of {} are not those that the run began with", config.data)));
     }
@@ -272,25 +285,34 @@ fn data_of(config: &Config) -> Result<Dataset> {
 fn sizes(data: &Dataset) -> String {
     let count = |part: &Option<Arc<data::Part>>, name: &str| part.as_ref().map_or(String::new(), |p| format!(", {} {name}", p.len()));
     let parts = format!("{} training{}{}", data.train.len(), count(&data.val, "validation"), count(&data.test, "test"));
+    if let Some(table) = &data.table {
+        let what = match (table.masked(), table.window) {
+            (true, _) => format!("sequences of up to {} rows, ", table.steps),
+            (_, 0) => "rows, ".into(),
+            (_, window) => format!("rows after {window} others, "),
+        };
+        let target = if table.regression { "a number".into() } else { format!("{} classes", data.classes.len()) };
+        let columns = if table.columns.len() == 1 { "1 column".into() } else { format!("{} columns", table.columns.len()) };
+        return format!("{parts} {what}{columns}; predicted is {}, {target}", table.target);
+    }
     format!("{parts} images {}x{}x{}, {} classes", data.channels, data.height, data.width, data.classes.len())
 }
 
 /// The end in words: what was reached, where it is, what to try next.
-fn summarize(outcome: &Outcome, run: &Run) {
-    let percent = |s: &Scores| format!("{:.2} %", 100.0 * s.accuracy);
-    let images = |s: &Scores| s.confusion_matrix.iter().flatten().sum::<u64>();
+fn summarize(outcome: &Outcome, run: &Run, config: &Config) {
+    let things = if config.table.is_some() { "samples" } else { "images" };
     match (&outcome.test, &outcome.val) {
-        (Some(test), _) => say(format!("test accuracy {} on {} images never used before", percent(test), images(test))),
-        (None, Some(val)) => {
-            say(format!("validation accuracy {} on {} images (this data set has no test part)", percent(val), images(val)))
+        (Some(test), _) => say(format!("test {} on {} {things} never used before", test.headline(), test.count())),
+        (None, Some(val)) => say(format!("validation {} on {} {things} (this data set has no test part)", val.headline(), val.count())),
+        (None, None) => {
+            say(format!("no {things} were held back: there is no accuracy to report; the training loss is {:.4}", outcome.train_loss))
         }
-        (None, None) => say("no images were held back: there is no accuracy to report".to_owned()),
     }
     if let Some(val) = &outcome.val {
         say(format!(
             "the weights of epoch {} were kept, by validation ({}); {} steps in {:.1} s",
             outcome.best_epoch,
-            percent(val),
+            val.accuracy().map_or_else(|| val.headline(), |accuracy| format!("{:.2} %", 100.0 * accuracy)),
             outcome.steps,
             outcome.seconds
         ));
@@ -299,7 +321,8 @@ fn summarize(outcome: &Outcome, run: &Run) {
     }
     outcome.verdict.iter().for_each(say);
     say(format!("report {}", outcome.report.display()));
-    say(format!("run {}; classify pictures with: mappa predict {} FILE...", run.path().display(), run.path().display()));
+    let what = if config.table.is_some() { "predict with: mappa predict" } else { "classify pictures with: mappa predict" };
+    say(format!("run {}; {what} {} FILE...", run.path().display(), run.path().display()));
 }
 
 /// The model that a person names: the text of a description, where it is the name of a file that ends in .toml.
@@ -347,8 +370,11 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
     let found = Trained::find(&args.source)?;
     let own = found.as_ref().and_then(|trained| trained.config.as_ref()).filter(|_| args.data.is_none());
     let source = own.map(|config| config.data.clone()).or(args.data.clone()).unwrap_or_else(|| "digits".into());
-    // Pictures are resized to what the model takes.
-    let mut data = data::load(&source, found.as_ref().map_or(data::DEFAULT_SIZE, |trained| trained.about.input[1]))?;
+    // Tables are read, and pictures resized, as the model takes them.
+    let mut data = match found.as_ref().map(|trained| &trained.about) {
+        Some(Sidecar { table: Some(table), classes, .. }) => table.load(source.as_ref(), classes)?,
+        about => data::load(&source, about.map_or(data::DEFAULT_SIZE, |about| about.input[1]))?,
+    };
     if let Some(config) = own {
         // The same images are held back as when it was trained.
         data = data.with_validation(config.val_fraction, config.seed)?;
@@ -361,6 +387,7 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
                 classes: data.classes.clone(),
                 input: [data.channels, data.height, data.width],
                 preprocessing: data.preprocessing.clone(),
+                table: data.table.as_deref().cloned(),
             };
             Trained { weights: args.source.clone(), about, config: None }
         }
@@ -390,10 +417,13 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
         (None, Some(val)) => (val, "validation"),
         (None, None) => (&data.train, "training"),
     };
-    let predictions = train::evaluate(&module, &data, part, &device, args.batch_size, 1)?;
-    let scores = predictions.scores();
+    let answers = train::answers(&module, &data, part, &device, args.batch_size, 1)?;
+    let (predictions, scores) = match (&answers, answers.measure()?) {
+        (Answers::Classes(predictions), Measured::Classes(scores)) => (predictions, scores),
+        (_, measured) => return numbers(args, &answers, &measured, name),
+    };
     if let Some(path) = &args.predictions {
-        write_predictions(path, &data.classes, &predictions)?;
+        write_predictions(path, &data.classes, predictions)?;
     }
     if args.device.json {
         let mut line = json!({ "event": "eval" });
@@ -403,7 +433,8 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
         say(line);
         return Ok(ExitCode::SUCCESS);
     }
-    say(format!("{name} accuracy {:.2} % on {} images, loss {:.4}", 100.0 * scores.accuracy, part.len(), scores.loss));
+    let things = if data.table.is_some() { "samples" } else { "images" };
+    say(format!("{name} accuracy {:.2} % on {} {things}, loss {:.4}", 100.0 * scores.accuracy, part.len(), scores.loss));
     if let Some(auc) = scores.auc {
         say(format!("mean one-against-rest AUC {auc:.4}"));
     }
@@ -413,6 +444,61 @@ pub fn eval(args: &EvalArgs) -> Result<ExitCode> {
         say(format!("{class:width$}  {:9.4}  {:6.4}  {:6.4}", scores.precision[c], scores.recall[c], scores.f1[c]));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How far off predicted numbers are.
+fn numbers(args: &EvalArgs, answers: &Answers, measured: &Measured, name: &str) -> Result<ExitCode> {
+    if let (Some(path), Answers::Numbers(numbers)) = (&args.predictions, answers) {
+        let rows = numbers.targets.iter().zip(&numbers.answers).map(|(target, answer)| format!("{target},{answer}\n"));
+        atomic::write(path, ["target,answer\n".to_owned()].into_iter().chain(rows).collect::<String>().as_bytes())?;
+    }
+    if let (true, Measured::Numbers { errors, loss, count }) = (args.device.json, measured) {
+        say(
+            json!({ "event": "eval", "samples": count, "loss": loss, "mse": errors.mse, "rmse": errors.rmse, "mae": errors.mae, "r2": errors.r2 }),
+        );
+    } else {
+        say(format!("{name} {} on {} samples", measured.headline(), measured.count()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a network answers to the rows of tables.
+fn predict_tables(args: &PredictArgs, top: usize) -> Result<ExitCode> {
+    let (device, _) = open_device(&args.device)?;
+    let classifier = Classifier::load(&args.source, &device)?;
+    let foretold = classifier.table().filter(|table| table.window > 0).map_or("", |_| ", what comes next");
+    for file in &args.files {
+        for (name, answer) in classifier.answer(file)? {
+            let place = format!("{}, {name}{foretold}", file.display());
+            let (file, json) = (file.display().to_string(), args.device.json);
+            match answer {
+                Answer::Number(number) if json => say(json!({ "path": file, "sample": name, "number": number })),
+                Answer::Number(number) => say(format!("{place}: {number:.6}")),
+                Answer::Classes(ranked) if json => say(classes_json(&file, Some(&name), &ranked, top, args.threshold)),
+                Answer::Classes(ranked) => say(format!("{place}: {}", classes_text(&ranked, top, args.threshold))),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Classes, the most probable first, for programs.
+fn classes_json(path: &str, sample: Option<&str>, ranked: &[(&str, f64)], top: usize, threshold: f64) -> serde_json::Value {
+    let (class, probability) = ranked[0];
+    let shown: Vec<_> = ranked.iter().take(top).map(|(class, p)| json!({ "class": class, "probability": p })).collect();
+    let class = (probability >= threshold).then_some(class);
+    let mut line = json!({ "path": path, "class": class, "probability": probability, "top": shown });
+    if let Some(sample) = sample {
+        line["sample"] = json!(sample);
+    }
+    line
+}
+
+/// The same for people.
+fn classes_text(ranked: &[(&str, f64)], top: usize, threshold: f64) -> String {
+    let shown: Vec<String> = ranked.iter().take(top).map(|(class, p)| format!("{class} {:.1} %", 100.0 * p)).collect();
+    let first = if ranked[0].1 >= threshold { shown[0].clone() } else { format!("unsure, perhaps {}", shown[0]) };
+    if shown.len() == 1 { first } else { format!("{first} (then {})", shown[1..].join(", ")) }
 }
 
 /// One row an image: its class, and the probability of every class under its name.
@@ -435,7 +521,9 @@ pub fn predict(args: &PredictArgs) -> Result<ExitCode> {
         return Err(Error::Config(format!("--threshold {}: give a probability from 0 to 1", args.threshold)));
     }
     // What the weights say of themselves is read before a device is touched.
-    Trained::find(&args.source)?;
+    if Trained::find(&args.source)?.is_some_and(|trained| trained.about.table.is_some()) {
+        return predict_tables(args, top);
+    }
     let files = data::files(&args.files)?;
     let (device, _) = open_device(&args.device)?;
     let classifier = Classifier::load(&args.source, &device)?;
@@ -457,18 +545,10 @@ pub fn predict(args: &PredictArgs) -> Result<ExitCode> {
             }
         }
         for (path, ranked) in readable.into_iter().zip(classifier.classify_pixels(&pixels)?) {
-            let (class, probability) = ranked[0];
-            let sure = probability >= args.threshold;
-            if args.device.json {
-                let top: Vec<_> = ranked.iter().take(top).map(|(class, p)| json!({ "class": class, "probability": p })).collect();
-                let class = sure.then_some(class);
-                say(json!({ "path": path.display().to_string(), "class": class, "probability": probability, "top": top }));
-                continue;
+            match args.device.json {
+                true => say(classes_json(&path.display().to_string(), None, &ranked, top, args.threshold)),
+                false => say(format!("{}: {}", path.display(), classes_text(&ranked, top, args.threshold))),
             }
-            let shown: Vec<String> = ranked.iter().take(top).map(|(class, p)| format!("{class} {:.1} %", 100.0 * p)).collect();
-            let (first, rest) = (if sure { shown[0].clone() } else { format!("unsure, perhaps {}", shown[0]) }, shown[1..].join(", "));
-            let rest = if rest.is_empty() { rest } else { format!(" (then {rest})") };
-            say(format!("{}: {first}{rest}", path.display()));
         }
     }
     if unreadable > 0 {
@@ -602,6 +682,7 @@ pub fn summary(args: &SummaryArgs) -> Result<ExitCode> {
         val: None,
         test: None,
         skipped: Vec::new(),
+        table: None,
     };
     let settings = Settings { model: Some(described(&args.model)?), val_fraction: Some(0.0), ..Settings::default() };
     let training = train::memory(&settings.resolve(&data, None)?, args.batch_size)?;

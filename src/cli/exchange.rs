@@ -106,7 +106,7 @@ pub fn import(args: &ImportArgs) -> Result<ExitCode> {
     };
     let (model, arrays) = (found.model, found.arrays);
     preprocessing.tables(input[0])?;
-    let about = Sidecar { model, classes, input, preprocessing };
+    let about = Sidecar { model, classes, input, preprocessing, table: None };
     let build = |device: &Device| {
         let module = models::build(&about.model, input, about.classes.len(), device, 0);
         // The text of an imported network is none that anybody wrote.

@@ -148,28 +148,30 @@ pub fn sweep(args: &SweepArgs) -> Result<ExitCode> {
             }
             Err(error) => return Err(error),
         };
-        let accuracy = outcome.val.as_ref().map(|scores| scores.accuracy);
-        let loss = outcome.val.as_ref().map(|scores| scores.loss);
+        let accuracy = outcome.val.as_ref().and_then(|measured| measured.accuracy());
+        let loss = outcome.val.as_ref().map(|measured| measured.loss());
         if json {
             let point: BTreeMap<&String, &String> = point.iter().map(|(key, value)| (key, value)).collect();
             say(
                 json!({ "event": "run", "run": run.path().display().to_string(), "settings": point, "val_accuracy": accuracy, "val_loss": loss, "train_loss": outcome.train_loss, "seconds": outcome.seconds }),
             );
         } else {
-            let percent = accuracy.map_or("-".into(), |a| format!("{:.2} %", 100.0 * a));
-            note(format!("{:3} of {}: {}: {percent} in {:.1} s", n + 1, points.len(), what.join(" "), outcome.seconds));
+            let reached = outcome.val.as_ref().map_or("-".into(), |measured| measured.headline());
+            note(format!("{:3} of {}: {}: {reached} in {:.1} s", n + 1, points.len(), what.join(" "), outcome.seconds));
         }
-        rows.push((accuracy.unwrap_or(0.0), loss, outcome, run, what));
+        rows.push((accuracy, loss, outcome, run, what));
     }
     if !json {
-        rows.sort_by(|a, b| b.0.total_cmp(&a.0));
+        // By accuracy, numbers by their loss.
+        let rank = |row: &(Option<f64>, Option<f64>, _, _, _)| row.0.unwrap_or(-row.1.unwrap_or(f64::INFINITY));
+        rows.sort_by(|a, b| rank(b).total_cmp(&rank(a)));
         say(format!("{:>12} {:>9} {:>10} {:>9}  settings", "val accuracy", "val loss", "train loss", "seconds"));
         for (accuracy, loss, outcome, run, what) in &rows {
             let loss = loss.map_or("-".into(), |loss| format!("{loss:.4}"));
             let name = run.path().display();
             say(format!(
-                "{:10.2} % {loss:>9} {:10.4} {:9.1}  {}  ({name})",
-                100.0 * accuracy,
+                "{:>12} {loss:>9} {:10.4} {:9.1}  {}  ({name})",
+                accuracy.map_or("-".into(), |a| format!("{:.2} %", 100.0 * a)),
                 outcome.train_loss,
                 outcome.seconds,
                 what.join(" ")
@@ -236,7 +238,7 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
         for (name, run) in names.iter().zip(&runs) {
             let settings: BTreeMap<&String, String> = differing.iter().map(|&key| (key, show(run.settings.get(key)))).collect();
             say(json!({ "event": "run", "run": name, "epochs": run.epochs, "finished": run.done.is_some(), "best_val_accuracy": run.best,
-                "val_accuracy": figure(run, "val_accuracy"), "val_loss": figure(run, "val_loss"), "test_accuracy": figure(run, "test_accuracy"),
+                "val_accuracy": figure(run, "val_accuracy"), "val_loss": figure(run, "val_loss"), "test_accuracy": figure(run, "test_accuracy"), "val_rmse": figure(run, "val_rmse"), "test_rmse": figure(run, "test_rmse"),
                 "train_loss": figure(run, "train_loss"), "settings": settings }));
         }
         return Ok(ExitCode::SUCCESS);
@@ -250,9 +252,13 @@ pub fn compare(args: &CompareArgs) -> Result<ExitCode> {
         ),
         ("test accuracy".into(), runs.iter().map(|run| percent(figure(run, "test_accuracy"))).collect()),
         ("val accuracy".into(), runs.iter().map(|run| percent(figure(run, "val_accuracy").or(run.best))).collect()),
+        ("val error (RMSE)".into(), runs.iter().map(|run| number(figure(run, "val_rmse"))).collect()),
+        ("test error (RMSE)".into(), runs.iter().map(|run| number(figure(run, "test_rmse"))).collect()),
         ("val loss".into(), runs.iter().map(|run| number(figure(run, "val_loss"))).collect()),
         ("train loss".into(), runs.iter().map(|run| number(figure(run, "train_loss"))).collect()),
     ];
+    // What no run has is not shown.
+    rows.retain(|(_, cells)| cells.iter().any(|cell| cell != "-"));
     rows.extend(differing.iter().map(|&key| (key.clone(), runs.iter().map(|run| show(run.settings.get(key))).collect())));
     if let Some(path) = &args.html {
         let opened = args.runs.iter().map(|path| Run::open(path).map(|(run, _)| run)).collect::<Result<Vec<_>>>()?;

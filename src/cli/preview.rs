@@ -22,6 +22,9 @@ pub fn preview(args: &PreviewArgs) -> Result<ExitCode> {
         settings.set(assignment)?;
     }
     settings.overlay(Settings { augment: args.augment.clone(), size: args.size, seed: args.seed, ..Settings::default() })?;
+    if data::is_table(args.source.as_ref()) {
+        return Err(Error::data(&args.source, "is a table of numbers and words; here images are drawn"));
+    }
     let data = data::load(&args.source, settings.size.unwrap_or(data::DEFAULT_SIZE))?;
     let config = settings.resolve(&data, None)?;
     let samples = spread(&data, args.rows);

@@ -137,7 +137,7 @@ pub(super) fn load(path: &Path) -> Result<Dataset> {
     let name = full.file_stem().map_or("arrays".into(), |name| name.to_string_lossy().into_owned());
     let [channels, height, width] = size;
     let name = description.name.unwrap_or(name);
-    Ok(Dataset { name, classes, channels, height, width, preprocessing, train, val, test, skipped: Vec::new() })
+    Ok(Dataset { name, classes, channels, height, width, preprocessing, train, val, test, skipped: Vec::new(), table: None })
 }
 
 /// Images and their labels; `given` is the size that they must have.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::tree::Source;
 use super::{Dataset, Part, folder, load, pictures_of};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io::picture;
 
 /// The names of the parts.
@@ -138,6 +138,12 @@ impl Check {
 /// # Errors
 /// As [`load`]; unreadable pictures are no error.
 pub fn check(source: &str) -> Result<Check> {
+    if super::is_table(Path::new(source)) {
+        return Err(Error::data(
+            source,
+            "is a table of numbers and words; pictures are checked here, and a table whenever it is trained on",
+        ));
+    }
     match pictures_of(Path::new(source)) {
         Some(tree) => pictures(Path::new(source), tree?),
         None => arrays(&load(source, super::DEFAULT_SIZE)?),

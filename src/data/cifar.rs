@@ -88,6 +88,7 @@ pub(super) fn load(folder: &Path) -> Result<Dataset> {
         val: None,
         test: part(&[v.test])?,
         skipped: Vec::new(),
+        table: None,
     })
 }
 

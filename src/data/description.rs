@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Preprocessing;
+use super::{Preprocessing, Table};
 use crate::error::{Error, Result};
 
 /// The content of a `dataset.toml` or of a sidecar; every key may be left out.
@@ -26,6 +26,8 @@ pub(super) struct Description {
     scale: Option<f32>,
     mean: Option<Vec<f32>>,
     std: Option<Vec<f32>>,
+    /// Of a network for tables, a sidecar's key.
+    table: Option<Table>,
 }
 
 impl Description {
@@ -93,6 +95,8 @@ pub struct Sidecar {
     pub input: [usize; 3],
     /// From pixels to inputs.
     pub preprocessing: Preprocessing,
+    /// From the rows of a table to inputs, where the network takes these.
+    pub table: Option<Table>,
 }
 
 impl Sidecar {
@@ -109,6 +113,7 @@ impl Sidecar {
             scale: Some(scale),
             mean: Some(mean),
             std: Some(std),
+            table: self.table.clone(),
             ..Description::default()
         };
         toml::to_string(&own).map_err(|e| Error::Config(format!("the sidecar cannot be written: {e}")))
@@ -135,7 +140,8 @@ impl Sidecar {
             (None, Some(n)) => (0..n).map(|class| class.to_string()).collect(),
             (None, None) => return Err(lacks("classes, a list of names, or num_classes")),
         };
-        Ok(Some(Sidecar { model: own.model.ok_or_else(|| lacks("model, such as \"lenet5\""))?, classes, input, preprocessing }))
+        let model = own.model.ok_or_else(|| lacks("model, such as \"lenet5\""))?;
+        Ok(Some(Sidecar { model, classes, input, preprocessing, table: own.table }))
     }
 }
 
@@ -165,7 +171,7 @@ mod tests {
     fn unknown_keys_and_wrong_types_are_named_with_their_line() {
         assert_eq!(
             error("scale = 255.0\nstdev = [1.0]"),
-            "dataset.toml: line 2: unknown field `stdev`, expected one of `name`, `classes`, `num_classes`, `model`, `input`, `scale`, `mean`, `std`"
+            "dataset.toml: line 2: unknown field `stdev`, expected one of `name`, `classes`, `num_classes`, `model`, `input`, `scale`, `mean`, `std`, `table`"
         );
         assert_eq!(error("\n\nmean = 'grey'"), "dataset.toml: line 3: invalid type: string \"grey\", expected a sequence");
         assert!(error("scale = ").starts_with("dataset.toml: line 1: "));
@@ -187,8 +193,13 @@ mod tests {
             text += line;
         }
         write(&text);
-        let want =
-            Sidecar { model: "mlp".into(), classes: vec!["0".into(), "1".into()], input: [1, 8, 8], preprocessing: Preprocessing::new(1) };
+        let want = Sidecar {
+            model: "mlp".into(),
+            classes: vec!["0".into(), "1".into()],
+            input: [1, 8, 8],
+            preprocessing: Preprocessing::new(1),
+            table: None,
+        };
         assert_eq!(Sidecar::beside(&weights).unwrap(), Some(want.clone()));
         std::fs::write(dir.path().join("written.toml"), want.to_toml().unwrap()).unwrap();
         assert_eq!(Sidecar::beside(&dir.path().join("written.safetensors")).unwrap(), Some(want));

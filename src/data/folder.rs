@@ -86,7 +86,7 @@ pub(super) fn load(source: &Path, tree: Tree, size: usize) -> Result<Dataset> {
         preprocessing
     };
     let name = description.name.unwrap_or(name);
-    Ok(Dataset { name, classes, channels: CHANNELS, height: size, width: size, preprocessing, train, val, test, skipped })
+    Ok(Dataset { name, classes, channels: CHANNELS, height: size, width: size, preprocessing, train, val, test, skipped, table: None })
 }
 
 /// The name of a file up to its first dot: `set` of `set.tar.gz`.

@@ -118,6 +118,7 @@ pub(super) fn assemble(name: String, description: (&Path, Description), train: P
         val: None,
         test,
         skipped: Vec::new(),
+        table: None,
     })
 }
 

@@ -10,8 +10,10 @@ use std::thread::JoinHandle;
 use super::augment::{Augment, Draw, Mix};
 use super::pixels::Values;
 use super::{Dataset, Part, Preprocessing};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::rng::Stream;
+use crate::tensor::Tensor;
 
 /// How a [`Loader`] orders, changes and prepares samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +47,8 @@ pub struct Batch {
     pub images: Vec<f32>,
     /// The class of each sample, `[N]`.
     pub targets: Vec<i32>,
+    /// The standardised number of each sample, `[N]`, where numbers are predicted; else none.
+    pub numbers: Vec<f32>,
     /// The place of each sample in its part, `[N]`.
     pub indices: Vec<u32>,
     /// The classes of the images that were mixed in, if any were.
@@ -55,6 +59,17 @@ impl Batch {
     /// Number of samples.
     pub fn len(&self) -> usize {
         self.targets.len()
+    }
+
+    /// What a network is to answer: the classes, i32 `[N]`, or the numbers, f32 `[N, 1]`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn target(&self, device: &Device) -> Result<Tensor> {
+        match self.numbers.is_empty() {
+            true => Tensor::from_slice(device, &[self.len()], &self.targets),
+            false => Tensor::from_slice(device, &[self.len(), 1], &self.numbers),
+        }
     }
 
     /// True when there are none; a [`Loader`] delivers no such batch.
@@ -201,7 +216,11 @@ impl Recipe {
         }
         let targets: Vec<i32> = indices.iter().map(|&sample| self.part.labels[sample as usize] as i32).collect();
         let mix = self.options.augment.mix(self.draw(index as u64), &mut images, &targets, [self.height, self.width]);
-        Ok(Batch { images, targets, indices, mix })
+        let numbers = match self.part.numbers.is_empty() {
+            true => Vec::new(),
+            false => indices.iter().map(|&sample| self.part.numbers[sample as usize]).collect(),
+        };
+        Ok(Batch { images, targets, numbers, indices, mix })
     }
 
     fn draw(&self, sample: u64) -> Draw {

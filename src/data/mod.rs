@@ -19,6 +19,7 @@ mod loader;
 mod pixels;
 mod preprocessing;
 mod split;
+mod table;
 #[cfg(feature = "image")]
 mod tree;
 
@@ -27,6 +28,7 @@ pub use digits::digits;
 pub use loader::{Batch, Loader, LoaderOptions};
 pub use pixels::Part;
 pub use preprocessing::Preprocessing;
+pub use table::{Column, MISSING, Samples, TASKS, Table, TableOptions, is_table, load_table};
 
 /// Labelled images of one size, in up to three parts.
 #[derive(Debug, Clone)]
@@ -51,6 +53,8 @@ pub struct Dataset {
     pub test: Option<Arc<Part>>,
     /// What could not be read and was left out, each with its file.
     pub skipped: Vec<String>,
+    /// How a table of numbers and words was read, whose rows are the samples in the place of images.
+    pub table: Option<Arc<Table>>,
 }
 
 impl Dataset {
@@ -96,7 +100,7 @@ pub const DEFAULT_SIZE: usize = 64;
 /// - a folder of pictures (PNG, JPEG, WebP, GIF, BMP, TIFF) in one folder a class, whose name is the class's; above them there may be the folders `train`,
 ///   `val` and `test`;
 /// - a `.tar`, `.tar.gz` or `.tgz` archive of such a folder;
-/// - a `.csv` file with rows of a picture's path, its label and perhaps its part;
+/// - a `.csv` file with rows of a picture's path, its label and perhaps its part; another one is a table of numbers and words, see [`load_table`];
 /// - a folder of IDX files: `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, perhaps `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte` (the test
 ///   part), each also with the ending `.gz`;
 /// - a folder of CIFAR-10's or CIFAR-100's binary files, each also with the ending `.gz`;
@@ -117,6 +121,7 @@ pub fn load(source: &str, size: usize) -> Result<Dataset> {
     let path = Path::new(source);
     match source {
         "digits" => digits(),
+        _ if is_table(path) => load_table(path, &TableOptions::default()),
         _ if path.is_dir() && idx::fits(path) => idx::load(path),
         _ if path.is_dir() && cifar::fits(path) => cifar::load(path),
         _ if path.exists() && arrays::fits(path) => arrays::load(path),
@@ -141,7 +146,7 @@ fn pictures_of(path: &Path) -> Option<Result<tree::Tree>> {
     match name.as_str() {
         "digits" => None,
         _ if path.is_dir() => (!arrays && folder::fits(path)).then(|| tree::Tree::directory(path)),
-        _ if !path.is_file() => None,
+        _ if !path.is_file() || is_table(path) => None,
         _ if [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end)) => Some(tree::Tree::tar(path)),
         _ => name.ends_with(".csv").then(|| tree::Tree::table(path)),
     }
@@ -184,7 +189,7 @@ fn nothing(path: &Path) -> Error {
     Error::data(
         path,
         format!(
-            "{what}; give \"digits\", a folder (or .tar) with one folder of pictures a class, a .csv of path,label, or a folder with train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz] with CIFAR's data_batch_1.bin[.gz], or with NumPy's x_train.npy and y_train.npy (also as an .npz)"
+            "{what}; give \"digits\", a folder (or .tar) with one folder of pictures a class, a .csv of path,label or of numbers and words, or a folder with train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz] with CIFAR's data_batch_1.bin[.gz], or with NumPy's x_train.npy and y_train.npy (also as an .npz)"
         ),
     )
 }
@@ -207,6 +212,7 @@ mod tests {
             val: None,
             test: None,
             skipped: Vec::new(),
+            table: None,
         }
     }
 

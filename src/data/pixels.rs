@@ -14,6 +14,8 @@ pub struct Part {
     rows: Vec<u32>,
     /// The class of each sample, an index into [`Dataset::classes`](super::Dataset::classes).
     pub labels: Vec<u32>,
+    /// The number of each sample, standardised, where numbers are predicted; else none.
+    pub numbers: Vec<f32>,
 }
 
 struct Samples {
@@ -40,13 +42,18 @@ impl Part {
     /// Pixels as stored, `[N, C, H, W]`, and the class of each sample.
     pub fn new(pixels: Vec<u8>, labels: Vec<u32>) -> Self {
         let samples = Samples { count: labels.len(), len: pixels.len() as u64, store: Store::Memory(pixels) };
-        Part { samples: Arc::new(samples), rows: (0..labels.len() as u32).collect(), labels }
+        Part { samples: Arc::new(samples), rows: (0..labels.len() as u32).collect(), labels, numbers: Vec::new() }
     }
 
     /// What a network made of each sample of another part, `[N, ..]`, in the place of pixels: it is not preprocessed again.
     pub fn features(values: Vec<f32>, labels: Vec<u32>) -> Self {
+        Part::numbers(values, labels, Vec::new())
+    }
+
+    /// Values `[N, ..]` that are no pixels and are not preprocessed, with classes and perhaps numbers to predict.
+    pub(super) fn numbers(values: Vec<f32>, labels: Vec<u32>, numbers: Vec<f32>) -> Self {
         let samples = Samples { count: labels.len(), len: values.len() as u64, store: Store::Features(values) };
-        Part { samples: Arc::new(samples), rows: (0..labels.len() as u32).collect(), labels }
+        Part { samples: Arc::new(samples), rows: (0..labels.len() as u32).collect(), labels, numbers }
     }
 
     /// Number of samples.
@@ -68,6 +75,7 @@ impl Part {
             samples: Arc::clone(&self.samples),
             rows: rows.iter().map(|&row| self.rows[row]).collect(),
             labels: rows.iter().map(|&row| self.labels[row]).collect(),
+            numbers: if self.numbers.is_empty() { Vec::new() } else { rows.iter().map(|&row| self.numbers[row]).collect() },
         }
     }
 
@@ -166,7 +174,7 @@ impl Builder {
             None => Store::Memory(self.memory),
         };
         let samples = Samples { count: labels.len(), len: self.len, store };
-        Part { samples: Arc::new(samples), rows: (0..labels.len() as u32).collect(), labels }
+        Part { samples: Arc::new(samples), rows: (0..labels.len() as u32).collect(), labels, numbers: Vec::new() }
     }
 }
 

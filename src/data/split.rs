@@ -8,6 +8,11 @@ use crate::error::{Error, Result};
 use crate::rng::Stream;
 
 impl Dataset {
+    /// The share of the training part that is held back unless another is asked for: a tenth; of tables with less than 30 rows nothing, as they need each.
+    pub fn val_fraction(&self) -> f64 {
+        if self.table.is_some() && self.train.len() < 30 { 0.0 } else { 0.1 }
+    }
+
     /// Moves a share of the train part into a validation part, unless there is one or `fraction` is 0.
     ///
     /// The share is stratified: of a class with n >= 2 samples, round(`fraction` n) are taken, but at least one and not all; a class

@@ -50,6 +50,86 @@ pub struct Scores {
     pub confusion_matrix: Vec<Vec<u64>>,
 }
 
+/// What a network answered where numbers were asked for, both in their own units.
+#[derive(Debug, Clone, Default)]
+pub struct Numbers {
+    /// Answers `[N]`.
+    pub answers: Vec<f64>,
+    /// What they should be `[N]`.
+    pub targets: Vec<f64>,
+    /// The standard deviation that losses are measured in.
+    pub scale: f64,
+}
+
+/// How good answers are.
+#[derive(Debug, Clone)]
+pub enum Measured {
+    /// Of classes.
+    Classes(Scores),
+    /// Of numbers.
+    Numbers {
+        /// Their errors.
+        errors: Regression,
+        /// The mean square of the errors in standard deviations of the training targets.
+        loss: f64,
+        /// How many.
+        count: usize,
+    },
+}
+
+impl Numbers {
+    /// Their errors.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the lists differ in length.
+    pub fn measure(&self) -> Result<Measured> {
+        let errors = regression(&self.answers, &self.targets, 1)?;
+        Ok(Measured::Numbers { errors, loss: errors.mse / (self.scale * self.scale).max(f64::MIN_POSITIVE), count: self.targets.len() })
+    }
+}
+
+impl Measured {
+    /// Of classes the mean cross-entropy, of numbers the mean square in standard deviations.
+    pub fn loss(&self) -> f64 {
+        match self {
+            Measured::Classes(scores) => scores.loss,
+            Measured::Numbers { loss, .. } => *loss,
+        }
+    }
+
+    /// The share of right classes.
+    pub fn accuracy(&self) -> Option<f64> {
+        match self {
+            Measured::Classes(scores) => Some(scores.accuracy),
+            Measured::Numbers { .. } => None,
+        }
+    }
+
+    /// The root of the mean squared error of numbers, in their units.
+    pub fn rmse(&self) -> Option<f64> {
+        match self {
+            Measured::Classes(_) => None,
+            Measured::Numbers { errors, .. } => Some(errors.rmse),
+        }
+    }
+
+    /// Samples that were answered.
+    pub fn count(&self) -> usize {
+        match self {
+            Measured::Classes(scores) => scores.confusion_matrix.iter().flatten().sum::<u64>() as usize,
+            Measured::Numbers { count, .. } => *count,
+        }
+    }
+
+    /// The figure that matters most, in words.
+    pub fn headline(&self) -> String {
+        match self {
+            Measured::Classes(scores) => format!("accuracy {:.2} %", 100.0 * scores.accuracy),
+            Measured::Numbers { errors, .. } => format!("error (RMSE) {:.4}, R2 {:.4}", errors.rmse, errors.r2),
+        }
+    }
+}
+
 impl Predictions {
     /// None yet.
     pub fn new(classes: usize) -> Self {

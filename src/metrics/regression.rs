@@ -4,7 +4,7 @@ use super::paired;
 use crate::error::Result;
 
 /// Errors of predictions `[N, columns]`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Regression {
     /// Mean of the squared errors.
     pub mse: f64,

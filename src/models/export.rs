@@ -366,7 +366,7 @@ mod tests {
 
     fn about(model: &str, side: usize) -> Sidecar {
         let classes = (0..7).map(|class| class.to_string()).collect();
-        Sidecar { model: model.into(), classes, input: [3, side, side], preprocessing: Preprocessing::new(3) }
+        Sidecar { model: model.into(), classes, input: [3, side, side], preprocessing: Preprocessing::new(3), table: None }
     }
 
     #[test]

@@ -503,7 +503,7 @@ mod tests {
         {
             let classes = (0..7).map(|class| format!("class {class}")).collect();
             let preprocessing = Preprocessing { scale: 255.0, mean: vec![0.4, 0.5, 0.6], std: vec![0.2; 3] };
-            let about = Sidecar { model: name.into(), classes, input: [3, side, side], preprocessing };
+            let about = Sidecar { model: name.into(), classes, input: [3, side, side], preprocessing, table: None };
             let module = models::build(name, about.input, 7, &device, 3).unwrap();
             // Running statistics that are not the initial ones.
             let mut ctx = Context::train(1, 0);

@@ -60,7 +60,10 @@ pub const NAMES: [&str; 19] = [
     "lstm",
 ];
 
-/// The ending of the names `rnn`, `gru` and `lstm` for rows whose first value says whether they are there: sequences of different lengths.
+/// The recurrent nets among them.
+pub const RECURRENT: [&str; 3] = ["rnn", "gru", "lstm"];
+
+/// The ending of their names for rows whose first value says whether they are there: sequences of different lengths.
 pub const MASKED: &str = "_masked";
 
 /// What a model is called in file names: its name, or that of a description, `custom` where it has none.
@@ -93,7 +96,7 @@ pub fn title(model: &str) -> String {
 /// # Errors
 /// [`Error::Config`] for an unknown name or, with its line, what is wrong in a description; [`Error::Shape`] when the images are too small for the network.
 pub fn build(name: &str, input_shape: [usize; 3], classes: usize, device: &Device, seed: u64) -> Result<Sequential> {
-    let (bare, masked) = name.strip_suffix(MASKED).map_or((name, false), |bare| (bare, ["rnn", "gru", "lstm"].contains(&bare)));
+    let (bare, masked) = name.strip_suffix(MASKED).map_or((name, false), |bare| (bare, RECURRENT.contains(&bare)));
     if !network::is_description(name) && !NAMES.contains(&name) && !masked {
         let hint = nearest(name, &NAMES).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near}?"));
         return Err(Error::Config(format!("unknown model '{name}'{hint} Known models: {}", NAMES.join(", "))));

@@ -51,7 +51,10 @@ fn parts(config: &Config, device: &Device) -> Result<(Sequential, Optimizer)> {
 fn step(config: &Config, device: &Device, module: &Sequential, optimizer: &mut Optimizer, batch_size: usize) -> Result<()> {
     let [c, h, w] = config.input;
     let x = Tensor::from_slice(device, &[batch_size, c, h, w], &vec![0f32; batch_size * c * h * w])?;
-    let target = Tensor::from_slice(device, &[batch_size], &vec![0i32; batch_size])?;
+    let target = match config.table.as_ref().is_some_and(|table| table.regression) {
+        true => Tensor::zeros(device, &[batch_size, 1])?,
+        false => Tensor::from_slice(device, &[batch_size], &vec![0i32; batch_size])?,
+    };
     optimizer.zero_grad();
     batch_loss(config, module, module, &mut Context::train(config.seed, 0), None, &x, &target, None)?.backward()?;
     optimizer.step(config.lr)

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Run};
 use crate::autodiff::no_grad;
-use crate::data::{Preprocessing, Sidecar};
+use crate::data::{Preprocessing, Sidecar, Table};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::metrics::Predictions;
 use crate::models;
 use crate::nn::{Context, Module, Sequential};
 use crate::tensor::Tensor;
+
+/// Rows that are computed at a time.
+const ROWS: usize = 1024;
 
 /// Where trained weights are, and what belongs to them.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +42,8 @@ impl Trained {
         if !run.weights().exists() {
             return Err(Error::data(path, "this run has no model.safetensors yet; let it train for an epoch"));
         }
-        let Config { model, classes, input, preprocessing, .. } = config.clone();
-        Ok(Some(Trained { weights: run.weights(), about: Sidecar { model, classes, input, preprocessing }, config: Some(config) }))
+        let Config { model, classes, input, preprocessing, table, .. } = config.clone();
+        Ok(Some(Trained { weights: run.weights(), about: Sidecar { model, classes, input, preprocessing, table }, config: Some(config) }))
     }
 
     /// The network with its weights.
@@ -54,7 +57,16 @@ impl Trained {
     }
 }
 
-/// A trained classifier, ready for pictures.
+/// What a network answers to a row of a table, or to some that belong together.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer<'a> {
+    /// Classes with their probabilities, the most probable first.
+    Classes(Vec<(&'a str, f64)>),
+    /// A number in the units of the column that was learned.
+    Number(f64),
+}
+
+/// A trained network, ready for pictures, or for tables.
 ///
 /// ```no_run
 /// # fn main() -> mappa::Result<()> {
@@ -110,12 +122,56 @@ impl Classifier {
         self.about.input
     }
 
+    /// How the network reads tables, if it does.
+    pub fn table(&self) -> Option<&Table> {
+        self.about.table.as_ref()
+    }
+
+    /// What the network answers to the rows of a CSV file, to its sequences, or to the end of its series; each with its name: `line 2`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming file, line and column of what does not fit, or a network for pictures; errors of the device.
+    pub fn answer(&self, file: &Path) -> Result<Vec<(String, Answer<'_>)>> {
+        let Some(table) = self.table() else {
+            return Err(Error::data(file, "this network classifies pictures, not the rows of tables"));
+        };
+        let samples = table.read(file)?;
+        let (_guard, [c, h, w], len) = (no_grad(), self.about.input, self.about.input.iter().product::<usize>());
+        let mut answers = Vec::new();
+        for (values, names) in samples.values.chunks(ROWS * len).zip(samples.names.chunks(ROWS)) {
+            let x = Tensor::from_slice(&self.device, &[names.len(), c, h, w], values)?;
+            let outputs = self.module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?;
+            if table.regression {
+                answers.extend(outputs.iter().map(|&v| Answer::Number(table.number(v as f64))));
+            } else {
+                answers.extend(self.ranked(&outputs).into_iter().map(Answer::Classes));
+            }
+        }
+        Ok(samples.names.into_iter().zip(answers).collect())
+    }
+
+    /// The classes of logits `[N, classes]` with their probabilities, the most probable first.
+    fn ranked(&self, logits: &[f32]) -> Vec<Vec<(&str, f64)>> {
+        let classes = self.about.classes.len();
+        let mut predictions = Predictions::new(classes);
+        predictions.add(logits, &vec![0; logits.len() / classes]);
+        let ranked = |p: &[f64]| {
+            let mut all: Vec<(&str, f64)> = self.about.classes.iter().map(String::as_str).zip(p.iter().copied()).collect();
+            all.sort_by(|a, b| b.1.total_cmp(&a.1));
+            all
+        };
+        predictions.probabilities.chunks_exact(classes).map(ranked).collect()
+    }
+
     /// The pixels `[C, H, W]`, 0 to 255, of a picture's file, or of image N (from 0) of a file of IDX images, which is called `FILE:N`.
     ///
     /// # Errors
     /// [`Error::Data`] naming a file that is no picture, or an image that is not there or of another size.
     #[cfg(feature = "image")]
     pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        if self.table().is_some() {
+            return Err(Error::data(path, "this network reads tables of numbers and words (.csv), not pictures"));
+        }
         let [c, h, w] = self.about.input;
         let numbered =
             path.to_str().and_then(|name| name.rsplit_once(':')).and_then(|(file, n)| Some((Path::new(file), n.parse::<usize>().ok()?)));
@@ -162,15 +218,6 @@ impl Classifier {
         let _guard = no_grad();
         let input: Vec<f32> = pixels.iter().enumerate().map(|(i, &pixel)| self.tables[i / (h * w) % c][pixel as usize]).collect();
         let x = Tensor::from_slice(&self.device, &[n, c, h, w], &input)?;
-        let logits = self.module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?;
-        let classes = self.about.classes.len();
-        let mut predictions = Predictions::new(classes);
-        predictions.add(&logits, &vec![0; n]);
-        let ranked = |p: &[f64]| {
-            let mut all: Vec<(&str, f64)> = self.about.classes.iter().map(String::as_str).zip(p.iter().copied()).collect();
-            all.sort_by(|a, b| b.1.total_cmp(&a.1));
-            all
-        };
-        Ok(predictions.probabilities.chunks_exact(classes).map(ranked).collect())
+        Ok(self.ranked(&self.module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?))
     }
 }

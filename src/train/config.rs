@@ -2,9 +2,10 @@
 
 use super::batch_size::BatchSize;
 use crate::data::augment::{Augment, PRESETS};
-use crate::data::{Dataset, Preprocessing, Sidecar};
+use crate::data::{Dataset, Preprocessing, Sidecar, TASKS, Table, TableOptions};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::metrics::Measured;
 use crate::models;
 use crate::optim::{OptimizerConfig, Schedule};
 use serde::{Deserialize, Serialize};
@@ -16,17 +17,38 @@ pub const PRECISIONS: [&str; 2] = ["f32", "f16"];
 /// How classes of different sizes count, by name.
 pub const CLASS_WEIGHTS: [&str; 2] = ["none", "balanced"];
 
-/// Losses by name; the first is the default.
+/// Losses of classes by name; the first is the default.
 pub const LOSSES: [&str; 5] = ["cross-entropy", "focal", "bce", "mse", "hinge"];
+
+/// Losses of numbers by name; the first is the default.
+pub const NUMBER_LOSSES: [&str; 3] = ["mse", "mae", "huber"];
 
 /// Settings that a person may give, as keys of a TOML file and as flags; what is left out is chosen from the data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Settings {
-    /// `digits`; a folder with one folder of pictures a class (perhaps below train, val, test), also as a .tar; a .csv of path,label; a folder of IDX (MNIST's), CIFAR's binary or NumPy's .npy files; an .npz [default: digits]
+    /// `digits`; a folder with one folder of pictures a class (perhaps below train, val, test), also as a .tar; a .csv of path,label or of columns of numbers and words; a folder of IDX (MNIST's), CIFAR's binary or NumPy's .npy files; an .npz [default: digits]
     #[cfg_attr(feature = "cli", arg(long, value_name = "digits|DIR|FILE"))]
     pub data: Option<String>,
+    /// Of a table: the column that is predicted [default: one called target, label, class or y, else the last]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "COLUMN"))]
+    pub target: Option<String>,
+    /// Of a table: classification or regression [default: by the target, words and up to 20 different whole numbers are classes]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
+    pub task: Option<String>,
+    /// Of a table: a column that is not looked at; may be given more than once
+    #[cfg_attr(feature = "cli", arg(long, value_name = "COLUMN"))]
+    pub ignore: Vec<String>,
+    /// Of a table: rows with the same value in this column are one sequence, whose last row has its target
+    #[cfg_attr(feature = "cli", arg(long, value_name = "COLUMN"))]
+    pub sequence: Option<String>,
+    /// Of a table: rows from which the target of the next row is foretold
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
+    pub window: Option<usize>,
+    /// Of a table: what happens where a value is missing: error, drop (the row is left out) or mean (takes its place) [default: error]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
+    pub missing: Option<String>,
     /// Height and width that pictures are resized to [default: 64, or what the weights were trained at]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
     pub size: Option<usize>,
@@ -75,7 +97,7 @@ pub struct Settings {
     /// Largest norm of all gradients together; 0 does not clip [default: 0]
     #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
     pub clip_grad_norm: Option<f64>,
-    /// What is minimised: cross-entropy; focal (gamma 2) or bce, each class against the rest by its sigmoid; mse of the probabilities; hinge [default: cross-entropy]
+    /// What is minimised: cross-entropy; focal (gamma 2) or bce, each class against the rest by its sigmoid; mse of the probabilities; hinge; of numbers mse, mae or huber [default: cross-entropy, of numbers mse]
     #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
     pub loss: Option<String>,
     /// Share of the target that is spread evenly over all classes [default: 0, small sets 0.2, with weights 0.1; of other losses 0]
@@ -93,7 +115,7 @@ pub struct Settings {
     /// Share of the training data that choices are made on; 0 keeps the last weights [default: 0.1]
     #[cfg_attr(feature = "cli", arg(long, value_name = "X", allow_negative_numbers = true))]
     pub val_fraction: Option<f64>,
-    /// What chooses the weights that are kept: accuracy, loss, macro-f1 or recall:CLASS, of the validation part [default: accuracy]
+    /// What chooses the weights that are kept: accuracy, loss, macro-f1 or recall:CLASS, of the validation part [default: accuracy, of numbers loss]
     #[cfg_attr(feature = "cli", arg(long, value_name = "METRIC"))]
     pub best_by: Option<String>,
     /// Stop when so many epochs have not improved on the best; 0 never does [default: 0]
@@ -188,6 +210,9 @@ pub struct Config {
     pub preprocessing: Preprocessing,
     /// What `augment` and the settings after it mean.
     pub augmentation: Augment,
+    /// How a table was read, whose rows are the samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<Table>,
 }
 
 /// What chooses the best weights, and stops early.
@@ -222,7 +247,11 @@ impl BestBy {
     }
 
     /// A figure that is higher for better scores.
-    pub fn score(&self, scores: &crate::metrics::Scores) -> f64 {
+    pub fn score(&self, measured: &Measured) -> f64 {
+        let scores = match measured {
+            Measured::Classes(scores) => scores,
+            Measured::Numbers { loss, .. } => return -loss,
+        };
         match *self {
             BestBy::Accuracy => scores.accuracy,
             BestBy::Loss => -scores.loss,
@@ -286,8 +315,10 @@ impl Settings {
     /// # Errors
     /// [`Error::Config`] for a number that TOML cannot hold.
     pub fn overlay(&mut self, mut over: Settings) -> Result<()> {
-        if over.freeze.is_empty() {
-            over.freeze = std::mem::take(&mut self.freeze);
+        for (new, old) in [(&mut over.freeze, &mut self.freeze), (&mut over.ignore, &mut self.ignore)] {
+            if new.is_empty() {
+                *new = std::mem::take(old);
+            }
         }
         let table = |settings: &Settings| {
             toml::Table::try_from(settings).map_err(|e| Error::Config(format!("these settings cannot be merged: {e}")))
@@ -296,6 +327,12 @@ impl Settings {
         merged.extend(table(&over)?);
         *self = merged.try_into().map_err(|e| Error::Config(format!("these settings cannot be merged: {e}")))?;
         Ok(())
+    }
+
+    /// How a table is to be read.
+    pub fn table(&self) -> TableOptions {
+        let Settings { target, task, ignore, sequence, window, missing, .. } = self.clone();
+        TableOptions { target, task, ignore, sequence, window, missing }
     }
 
     /// Completes the settings for a data set and the weights to begin with, if any. Small sets get more epochs (about 80,000 samples are seen, in 3 to 60
@@ -309,6 +346,14 @@ impl Settings {
             Err(Error::Config(format!("--{flag} {got}: {want}")))
         }
         let samples = data.train.len().max(1);
+        let table = data.table.as_deref();
+        let numbers = table.is_some_and(|table| table.regression);
+        if table.is_none() && self.table() != TableOptions::default() {
+            return Err(Error::Config(format!(
+                "{} is no table: --target, --task, --ignore, --sequence, --window and --missing are for tables",
+                data.name
+            )));
+        }
         let frozen = self.freeze.iter().any(|pattern| pattern == BACKBONE);
         let kind = match (weights.is_some(), frozen) {
             (true, true) => Kind::Head,
@@ -328,7 +373,7 @@ impl Settings {
         let defaults = OptimizerConfig::named(&optimizer, lr)?;
         // Digits mirrored are no digits; photos are photos. Features of a frozen network are computed once, for images as they are.
         let augment = self.augment.unwrap_or_else(|| {
-            let name = if kind == Kind::Head {
+            let name = if kind == Kind::Head || table.is_some() {
                 "none"
             } else if data.channels == 3 {
                 "standard"
@@ -340,6 +385,10 @@ impl Settings {
         let Some(preset) = Augment::preset(&augment, [data.height, data.width]) else {
             return bad("augment", &augment, &format!("use one of {}", PRESETS.join(", ")));
         };
+        // A sequence that is reversed, or a row whose columns are moved, is another one.
+        if table.is_some() && augment != "none" {
+            return bad("augment", &augment, "changes images; a table has none");
+        }
         let augmentation = Augment {
             shift: self.shift.unwrap_or(preset.shift),
             flip: self.flip.unwrap_or(preset.flip),
@@ -352,16 +401,27 @@ impl Settings {
             randaugment: self.randaugment.unwrap_or(preset.randaugment),
             magnitude: self.magnitude.unwrap_or(preset.magnitude),
         };
-        let loss = self.loss.unwrap_or_else(|| LOSSES[0].into());
-        let by_weights = |model: &Sidecar| model.model.clone();
+        let losses = if numbers { &NUMBER_LOSSES[..] } else { &LOSSES };
+        let loss = self.loss.unwrap_or_else(|| losses[0].into());
+        let model = self.model.or(weights.map(|model: &Sidecar| model.model.clone())).unwrap_or_else(|| match table {
+            Some(table) if table.input()[1] > 1 => "lstm".into(),
+            Some(_) => "mlp".into(),
+            None => models::NAMES[0].into(),
+        });
+        let masked = table.is_some_and(Table::masked);
         let config = Config {
             data: self.data.unwrap_or_else(|| data.name.clone()),
-            model: self.model.or(weights.map(by_weights)).unwrap_or_else(|| models::NAMES[0].into()),
+            model: if masked && models::RECURRENT.contains(&model.as_str()) { model + models::MASKED } else { model },
             weights: self.weights.unwrap_or_default(),
             freeze: self.freeze,
             epochs: self.epochs.unwrap_or(match kind {
                 Kind::Head => 30,
                 Kind::FineTune => 5,
+                // Rows are cheap: some thousand steps, also of a few rows.
+                Kind::Small | Kind::Large if table.is_some() => {
+                    let seen = if data.height > 1 { 40_000_usize } else { 100_000 };
+                    seen.div_ceil(samples).clamp(10, 1000) as u64
+                }
                 Kind::Small | Kind::Large => 80_000_usize.div_ceil(samples).clamp(3, 60) as u64,
             }),
             max_steps: self.max_steps.unwrap_or(0),
@@ -380,7 +440,7 @@ impl Settings {
             warmup_steps: self.warmup_steps.unwrap_or(0),
             clip_grad_norm: self.clip_grad_norm.unwrap_or(0.0),
             label_smoothing: self.label_smoothing.unwrap_or(match kind {
-                _ if loss != LOSSES[0] => 0.0,
+                _ if loss != LOSSES[0] || table.is_some() => 0.0,
                 Kind::Small => 0.2,
                 Kind::Large => 0.0,
                 Kind::Head | Kind::FineTune => 0.1,
@@ -389,17 +449,19 @@ impl Settings {
             class_weights: self.class_weights.unwrap_or_else(|| CLASS_WEIGHTS[0].into()),
             l1: self.l1.unwrap_or(0.0),
             ema: self.ema.unwrap_or(0.0),
-            val_fraction: self.val_fraction.unwrap_or(0.1),
-            best_by: self.best_by.unwrap_or_else(|| "accuracy".into()),
+            val_fraction: self.val_fraction.unwrap_or(data.val_fraction()),
+            best_by: self.best_by.unwrap_or_else(|| if numbers { "loss" } else { "accuracy" }.into()),
             patience: self.patience.unwrap_or(0),
             augment,
             precision: self.precision.unwrap_or_else(|| PRECISIONS[0].into()),
             seed: self.seed.unwrap_or(1),
-            checkpoint_every: self.checkpoint_every.unwrap_or(0),
+            // An epoch of a small table takes less time than a checkpoint.
+            checkpoint_every: self.checkpoint_every.unwrap_or(if table.is_some() { 500 } else { 0 }),
             classes: data.classes.clone(),
             input: [data.channels, data.height, data.width],
             preprocessing: data.preprocessing.clone(),
             augmentation,
+            table: table.cloned(),
         };
         for (flag, value) in [("batch-size", config.batch_size), ("epochs", config.epochs as usize), ("accumulate", config.accumulate)] {
             if value == 0 {
@@ -427,10 +489,22 @@ impl Settings {
         for (flag, name, known) in [
             ("precision", &config.precision, &PRECISIONS[..]),
             ("class-weights", &config.class_weights, &CLASS_WEIGHTS),
-            ("loss", &config.loss, &LOSSES),
+            ("loss", &config.loss, losses),
         ] {
             if !known.contains(&name.as_str()) {
                 return bad(flag, name, &format!("use one of {}", known.join(", ")));
+            }
+        }
+        let default = if numbers { "loss" } else { "accuracy" };
+        if numbers {
+            if config.best_by != default {
+                return bad("best-by", &config.best_by, "of numbers there is the loss alone");
+            }
+            if config.class_weights != CLASS_WEIGHTS[0] {
+                return bad("class-weights", &config.class_weights, "there are no classes, numbers are predicted");
+            }
+            if config.label_smoothing != 0.0 {
+                return bad("label-smoothing", &config.label_smoothing, "there are no classes, numbers are predicted");
             }
         }
         if self.momentum.is_some() && config.optimizer != "sgd" {
@@ -442,7 +516,7 @@ impl Settings {
         }
         config.schedule()?;
         config.best_by()?;
-        if (config.patience > 0 || config.best_by != "accuracy") && config.val_fraction == 0.0 && data.val.is_none() {
+        if (config.patience > 0 || config.best_by != default) && config.val_fraction == 0.0 && data.val.is_none() {
             return bad("val-fraction", &0, "--patience and --best-by need a validation part");
         }
         Ok(config)
@@ -471,8 +545,24 @@ impl Config {
         for derived in ["classes", "input", "preprocessing"] {
             table.remove(derived);
         }
-        if let Some(toml::Value::Table(augmentation)) = table.remove("augmentation") {
+        // Of a table no image is changed, and single changes would name the preset.
+        if let Some(toml::Value::Table(augmentation)) = table.remove("augmentation")
+            && self.table.is_none()
+        {
             table.extend(augmentation);
+        }
+        table.remove("table");
+        if let Some(own) = &self.table {
+            table.insert("target".into(), own.target.clone().into());
+            table.insert("task".into(), TASKS[own.regression as usize].into());
+            table.insert("ignore".into(), own.ignore.clone().into());
+            table.insert("missing".into(), own.missing.clone().into());
+            if !own.sequence.is_empty() {
+                table.insert("sequence".into(), own.sequence.clone().into());
+            }
+            if own.window > 0 {
+                table.insert("window".into(), toml::Value::Integer(own.window as i64));
+            }
         }
         if self.weights.is_empty() {
             table.remove("weights");
@@ -481,7 +571,7 @@ impl Config {
             table.remove("momentum");
         }
         // Only pictures are resized; of other images it is what they have.
-        if self.input[1] == self.input[2] {
+        if self.input[1] == self.input[2] && self.table.is_none() {
             table.insert("size".into(), toml::Value::Integer(self.input[1] as i64));
         }
         table.try_into().map_err(|e: toml::de::Error| bad(&e))
@@ -606,7 +696,8 @@ mod tests {
         let mut p = crate::metrics::Predictions::new(2);
         p.add(&[2.0, 0.0, 0.0, 1.0, 1.0, 0.0], &[0, 1, 1]);
         let scores = p.scores();
-        let score = |name: &str| BestBy::parse(name, &classes).unwrap().score(&scores);
+        let measured = Measured::Classes(scores.clone());
+        let score = |name: &str| BestBy::parse(name, &classes).unwrap().score(&measured);
         assert_eq!((score("accuracy"), score("recall:dog"), score("loss")), (2.0 / 3.0, 0.5, -scores.loss));
         assert!((score("macro-f1") - 2.0 / 3.0).abs() < 1e-12);
         assert!(BestBy::parse("recall:cow", &classes).unwrap_err().to_string().contains("cat, dog"));

@@ -113,7 +113,9 @@ pub(super) fn features(
                 return Err(Error::Interrupted("interrupted before the first step, while features of frozen layers were computed".into()));
             }
         }
-        Ok(Part::features(values, part.labels.clone()))
+        let mut own = Part::features(values, part.labels.clone());
+        own.numbers.clone_from(&part.numbers);
+        Ok(own)
     })?;
     (options.on_note)(&format!("{len} features of the frozen layers for {count} images: {:.1} s", begun.elapsed().as_secs_f64()));
     Ok((start, Some((features, shape))))

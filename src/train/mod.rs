@@ -10,8 +10,8 @@ mod report;
 mod run;
 
 pub use batch_size::{Auto, BatchSize, fastest_batch_size, memory};
-pub use classifier::{Classifier, Trained};
-pub use config::{BACKBONE, BestBy, CLASS_WEIGHTS, Config, LOSSES, PRECISIONS, Settings};
+pub use classifier::{Answer, Classifier, Trained};
+pub use config::{BACKBONE, BestBy, CLASS_WEIGHTS, Config, LOSSES, NUMBER_LOSSES, PRECISIONS, Settings};
 pub use explain::{Heat, grad_cam};
 #[cfg(feature = "image")]
 pub use explain::{Suspect, suspects};
@@ -28,7 +28,7 @@ use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::safetensors;
-use crate::metrics::{Predictions, Scores};
+use crate::metrics::{Measured, Numbers, Predictions};
 use crate::models;
 use crate::nn::{self, Context, Module, Sequential, loss};
 use crate::op::{CrossEntropyOptions, Unary};
@@ -55,12 +55,18 @@ pub struct Event {
     pub step: u64,
     /// What is minimised, the mean cross-entropy unless the settings say otherwise: of the step's batch, or of the epoch's steps.
     pub train_loss: Option<f64>,
-    /// Mean cross-entropy on the validation part.
+    /// Mean cross-entropy on the validation part; of numbers the mean squared error, in standard deviations of the training targets.
     pub val_loss: Option<f64>,
-    /// Accuracy on the validation part.
+    /// Accuracy on the validation part; none of numbers.
     pub val_accuracy: Option<f64>,
     /// Accuracy on the test part, at the end alone.
     pub test_accuracy: Option<f64>,
+    /// Of numbers: the root of the mean squared error on the validation part, in their units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_rmse: Option<f64>,
+    /// The same on the test part, at the end alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_rmse: Option<f64>,
     /// Training speed since this process began.
     pub images_per_s: Option<f64>,
     /// The run's folder, at the end alone.
@@ -99,9 +105,9 @@ pub struct Options<'a> {
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// Of the kept weights: validation, and test where there is a test part.
-    pub val: Option<Scores>,
-    /// Scores on the test part, touched once.
-    pub test: Option<Scores>,
+    pub val: Option<Measured>,
+    /// On the test part, touched once.
+    pub test: Option<Measured>,
     /// Steps done in all.
     pub steps: u64,
     /// Mean loss of the last epoch's steps.
@@ -139,6 +145,55 @@ pub fn evaluate(
         predictions.add(&logits.to_vec_blocking::<f32>()?, &batch.targets);
     }
     Ok(predictions)
+}
+
+/// What a module answers on a part of a data set.
+#[derive(Debug, Clone)]
+pub enum Answers {
+    /// Where classes were asked for.
+    Classes(Predictions),
+    /// Where numbers were.
+    Numbers(Numbers),
+}
+
+impl Answers {
+    /// How good they are.
+    ///
+    /// # Errors
+    /// None: numbers and their targets are as many.
+    pub fn measure(&self) -> Result<Measured> {
+        match self {
+            Answers::Classes(predictions) => Ok(Measured::Classes(predictions.scores())),
+            Answers::Numbers(numbers) => numbers.measure(),
+        }
+    }
+}
+
+/// What a module answers on a part of a data set of classes or of numbers, in its order.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn answers(
+    module: &dyn Module,
+    data: &Dataset,
+    part: &Arc<Part>,
+    device: &Device,
+    batch_size: usize,
+    workers: usize,
+) -> Result<Answers> {
+    let Some(table) = data.table.as_ref().filter(|table| table.regression) else {
+        return evaluate(module, data, part, device, batch_size, workers).map(Answers::Classes);
+    };
+    let _guard = no_grad();
+    let mut numbers = Numbers { scale: table.target_std, ..Numbers::default() };
+    for batch in Loader::new(data, part, LoaderOptions { batch_size, workers, ..Default::default() })? {
+        let batch = batch?;
+        let x = Tensor::from_slice(device, &[batch.len(), data.channels, data.height, data.width], &batch.images)?;
+        let answers = module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?;
+        numbers.answers.extend(answers.iter().map(|&v| table.number(v as f64)));
+        numbers.targets.extend(batch.numbers.iter().map(|&v| table.number(v as f64)));
+    }
+    Ok(Answers::Numbers(numbers))
 }
 
 /// Trains `run` from where it stands to its end.
@@ -259,7 +314,7 @@ fn batch_loss(
     objective(config, module, weight, &logits, target, mix)
 }
 
-/// What is minimised: the loss of the logits with smoothed, weighted and mixed classes, and the sum of absolute weights.
+/// What is minimised: the loss of the logits with smoothed, weighted and mixed classes, or of numbers, and the sum of absolute weights.
 fn objective(
     config: &Config,
     module: &Sequential,
@@ -271,6 +326,11 @@ fn objective(
     let other = mix.map(|mix| Tensor::from_slice(logits.device(), &[mix.targets.len()], &mix.targets)).transpose()?;
     let mixed = mix.map(|mix| mix.share as f64).zip(other);
     let mut loss = match config.loss.as_str() {
+        name if target.dtype().is_float() => match name {
+            "mae" => loss::l1(logits, target, Reduction::Mean)?,
+            "huber" => loss::huber(logits, target, 1.0, Reduction::Mean)?,
+            _ => loss::mse(logits, target, Reduction::Mean)?,
+        },
         "cross-entropy" => {
             let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
             let entropy = |target: &Tensor| match weight {
@@ -381,8 +441,8 @@ fn gradient_norms(module: &Sequential, optimizer: &Optimizer) -> Result<Vec<(Str
 pub fn plot(run: &Run, config: &Config, data: &Dataset, device: &Device, workers: usize) -> Result<PathBuf> {
     let module = models::build(&config.model, config.input, config.classes.len(), device, config.seed)?;
     models::load(&module, &run.weights())?;
-    let answers = |part: &Option<Arc<Part>>| -> Result<Option<Predictions>> {
-        part.as_ref().map(|part| evaluate(&module, data, part, device, config.batch_size, workers)).transpose()
+    let answers = |part: &Option<Arc<Part>>| -> Result<Option<Answers>> {
+        part.as_ref().map(|part| answers(&module, data, part, device, config.batch_size, workers)).transpose()
     };
     let last = run.epochs()?.pop();
     let report = report::Report {
@@ -489,12 +549,13 @@ impl Trainer<'_> {
         self.drain(options)?;
         let steps = self.state.batch.div_ceil(config.accumulate as u64);
         let train_loss = self.state.epoch_loss / steps.max(1) as f64;
-        let scores = self.score(&data.val, options)?;
-        self.keep_best(scores.as_ref(), epoch + 1)?;
+        let measured = self.answers(&data.val, options)?.map(|answers| answers.measure()).transpose()?;
+        self.keep_best(measured.as_ref(), epoch + 1)?;
         let event = Event {
             train_loss: Some(train_loss),
-            val_loss: scores.as_ref().map(|s| s.loss),
-            val_accuracy: scores.as_ref().map(|s| s.accuracy),
+            val_loss: measured.as_ref().map(Measured::loss),
+            val_accuracy: measured.as_ref().and_then(Measured::accuracy),
+            val_rmse: measured.as_ref().and_then(Measured::rmse),
             gradient_norms: Some(std::mem::take(&mut self.state.gradient_norms)),
             ..self.event("epoch", epoch, self.state.step)
         };
@@ -550,7 +611,7 @@ impl Trainer<'_> {
     /// Images (or features) and classes of a batch.
     fn tensors(&self, batch: &Batch, device: &Device) -> Result<(Tensor, Tensor)> {
         let x = Tensor::from_slice(device, &[&[batch.len()], &self.shape[..]].concat(), &batch.images)?;
-        Ok((x, Tensor::from_slice(device, &[batch.len()], &batch.targets)?))
+        Ok((x, batch.target(device)?))
     }
 
     /// The gradients of a batch that has a `share` of the step's samples; returns its part of the step's loss.
@@ -571,14 +632,10 @@ impl Trainer<'_> {
         self.average.as_ref().map_or(&self.module, |(_, average)| average)
     }
 
-    fn score(&self, part: &Option<Arc<Part>>, options: &Options) -> Result<Option<Scores>> {
-        Ok(self.answers(part, options)?.as_ref().map(Predictions::scores))
-    }
-
-    fn answers(&self, part: &Option<Arc<Part>>, options: &Options) -> Result<Option<Predictions>> {
+    fn answers(&self, part: &Option<Arc<Part>>, options: &Options) -> Result<Option<Answers>> {
         let tail = Tail { module: self.kept(), start: self.start, shape: &self.shape };
         let Some(part) = part else { return Ok(None) };
-        evaluate(&tail, self.data, part, options.device, self.config.batch_size, options.workers).map(Some)
+        answers(&tail, self.data, part, options.device, self.config.batch_size, options.workers).map(Some)
     }
 
     /// Saves what reproduces an operation whose result is not finite: the batch, and the weights before the step (in the optimiser's step its
@@ -604,12 +661,12 @@ impl Trainer<'_> {
     ///
     /// A difference of one image is a tie, and a tie goes to the later epoch, whose learning rate is lower: small validation parts are soon at
     /// 100 %, and tell a good epoch from a lucky one no better than that.
-    fn keep_best(&mut self, scores: Option<&Scores>, epoch: u64) -> Result<()> {
+    fn keep_best(&mut self, measured: Option<&Measured>, epoch: u64) -> Result<()> {
         let images = self.data.val.as_ref().map_or(1, |part| part.len().max(1)) as f64;
         // Half an image more, so that rounding does not decide. Other figures than the accuracy hardly ever tie.
         let tie = if self.best_by == BestBy::Accuracy { 1.5 / images } else { 0.0 };
-        let (accuracy, loss) = scores.map_or((0.0, 0.0), |s| (s.accuracy, s.loss));
-        let score = scores.map_or(0.0, |s| self.best_by.score(s));
+        let (accuracy, loss) = measured.map_or((0.0, 0.0), |m| (m.accuracy().unwrap_or(0.0), m.loss()));
+        let score = measured.map_or(0.0, |measured| self.best_by.score(measured));
         let last = self.state.best;
         let (highest, highest_epoch) = last.filter(|b| b.highest >= score).map_or((score, epoch), |b| (b.highest, b.highest_epoch));
         match &mut self.state.best {
@@ -654,6 +711,8 @@ impl Trainer<'_> {
             val_loss: None,
             val_accuracy: None,
             test_accuracy: None,
+            val_rmse: None,
+            test_rmse: None,
             images_per_s,
             run: None,
             report: None,
@@ -703,12 +762,14 @@ impl Trainer<'_> {
             train_loss,
             timing: report::Timing::read(self.run),
         };
-        let report::Conclusion { scores: [val, test], verdict, path } = report.conclude()?;
+        let report::Conclusion { measured: [val, test], verdict, path } = report.conclude()?;
         let event = Event {
             train_loss: Some(train_loss),
-            val_loss: val.as_ref().map(|s| s.loss),
-            val_accuracy: val.as_ref().map(|s| s.accuracy),
-            test_accuracy: test.as_ref().map(|s| s.accuracy),
+            val_loss: val.as_ref().map(Measured::loss),
+            val_accuracy: val.as_ref().and_then(Measured::accuracy),
+            test_accuracy: test.as_ref().and_then(Measured::accuracy),
+            val_rmse: val.as_ref().and_then(Measured::rmse),
+            test_rmse: test.as_ref().and_then(Measured::rmse),
             run: Some(self.run.path().display().to_string()),
             report: Some(path.display().to_string()),
             ..self.event("done", self.state.epoch.saturating_sub(1), self.state.step)

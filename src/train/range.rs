@@ -37,7 +37,7 @@ pub fn lr_range(config: &Config, data: &Dataset, [from, to]: [f64; 2], steps: us
             let (batch, step) = (batch?, curve.len());
             let lr = from * (to / from).powf(step as f64 / (steps - 1).max(1) as f64);
             let x = Tensor::from_slice(device, &[batch.len(), data.channels, data.height, data.width], &batch.images)?;
-            let target = Tensor::from_slice(device, &[batch.len()], &batch.targets)?;
+            let target = batch.target(device)?;
             optimizer.zero_grad();
             let mut context = Context::train(config.seed, step as u64);
             let loss = batch_loss(config, &module, &module, &mut context, weight.as_ref(), &x, &target, batch.mix.as_ref())?;

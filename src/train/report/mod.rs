@@ -5,13 +5,15 @@ mod pictures;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use super::{Config, Event, Run};
+use super::{Answers, Config, Event, Run};
 use crate::chart::{Chart, IDEAL, escape};
 use crate::data::{Dataset, Part};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::atomic;
-use crate::metrics::{Predictions, Scores, expected_calibration_error, precision_recall_curve, roc_auc, roc_curve};
+use crate::metrics::{
+    Measured, Numbers, Predictions, Regression, Scores, expected_calibration_error, precision_recall_curve, roc_auc, roc_curve,
+};
 use crate::models;
 use crate::nn::Sequential;
 #[cfg(feature = "image")]
@@ -66,7 +68,7 @@ pub(super) struct Report<'a> {
     /// With the weights that were kept.
     pub(super) module: &'a Sequential,
     /// What it answers on the validation and on the test part.
-    pub(super) answers: [Option<Predictions>; 2],
+    pub(super) answers: [Option<Answers>; 2],
     pub(super) steps: u64,
     pub(super) train_loss: f64,
     pub(super) timing: Option<Timing>,
@@ -74,7 +76,7 @@ pub(super) struct Report<'a> {
 
 /// What a run comes to.
 pub(super) struct Conclusion {
-    pub(super) scores: [Option<Scores>; 2],
+    pub(super) measured: [Option<Measured>; 2],
     pub(super) verdict: Vec<String>,
     pub(super) path: PathBuf,
 }
@@ -91,17 +93,35 @@ struct Judged<'a> {
 impl Report<'_> {
     /// Judges the run and writes its `report.html`, complete or not at all.
     pub(super) fn conclude(&self) -> Result<Conclusion> {
-        let scores = [&self.answers[0], &self.answers[1]].map(|answers| answers.as_ref().map(Predictions::scores));
+        let measure = |answers: &Option<Answers>| answers.as_ref().map(Answers::measure).transpose();
+        let measured = [measure(&self.answers[0])?, measure(&self.answers[1])?];
         let parts = [("validation", &self.data.val), ("test", &self.data.test)];
         // The headline is the test part's, where there is one.
-        let judged = (0..2).rev().find_map(|i| {
-            let (answers, scores, images) = (self.answers[i].as_ref()?, scores[i].as_ref()?, parts[i].1.as_ref()?);
-            Some(Judged { part: parts[i].0, answers, scores, data: self.data, images })
+        let last = (0..2).rev().find(|&i| measured[i].is_some());
+        let path = self.run.path().join("report.html");
+        if let Some((i, Answers::Numbers(numbers), Some(Measured::Numbers { errors, loss, .. }))) =
+            last.and_then(|i| Some((i, self.answers[i].as_ref()?, measured[i].as_ref())))
+        {
+            let verdict = numbers_verdict(self.config, self.train_loss, *loss, errors);
+            let mut tiles = String::new();
+            numbers_headline(&mut tiles, parts[i].0, self.config, numbers, errors, *loss);
+            atomic::write(&path, self.html(None, &tiles, &verdict, &numbers_charts(self.config, numbers))?.as_bytes())?;
+            return Ok(Conclusion { measured, verdict, path });
+        }
+        let judged = last.and_then(|i| match (&self.answers[i], &measured[i]) {
+            (Some(Answers::Classes(answers)), Some(Measured::Classes(scores))) => {
+                Some(Judged { part: parts[i].0, answers, scores, data: self.data, images: parts[i].1.as_ref()? })
+            }
+            _ => None,
         });
         let verdict = verdict(self.config, judged.as_ref().map(|j| (j.answers, j.scores)), self.train_loss);
-        let path = self.run.path().join("report.html");
-        atomic::write(&path, self.html(judged.as_ref(), &verdict)?.as_bytes())?;
-        Ok(Conclusion { scores, verdict, path })
+        let mut body = String::new();
+        match &judged {
+            Some(judged) => headline(&mut body, self.config, judged)?,
+            None => body.push_str("<p>Nothing was held back: there is no accuracy to report.</p>"),
+        }
+        atomic::write(&path, self.html(judged.as_ref(), &body, &verdict, "")?.as_bytes())?;
+        Ok(Conclusion { measured, verdict, path })
     }
 }
 
@@ -120,7 +140,8 @@ pub(super) fn verdict(config: &Config, judged: Option<(&Predictions, &Scores)>, 
         if confidence - scores.accuracy > 0.05 {
             let points = 100.0 * (confidence - scores.accuracy);
             lines.push(format!(
-                "too sure of itself: its mean confidence is {points:.0} points above its accuracy; --label-smoothing 0.1 or more images"
+                "too sure of itself: its mean confidence is {points:.0} points above its accuracy; --label-smoothing 0.1 or more {}",
+                if config.table.is_some() { "rows" } else { "images" }
             ));
         }
     }
@@ -138,6 +159,8 @@ pub(super) fn verdict(config: &Config, judged: Option<(&Predictions, &Scores)>, 
     let mixed = config.augmentation.mixup > 0.0 || config.augmentation.cutmix > 0.0 || config.l1 > 0.0 || config.class_weights != "none";
     let hint = if train_loss > 0.3 && !mixed {
         "the training loss is still high (underfitting): more --epochs, a larger --model or another --lr"
+    } else if train_loss * 3.0 < loss && config.table.is_some() {
+        "it fits the training rows much better than others (overfitting): more rows, --patience 20, --weight-decay 0.1 or --ema 0.99"
     } else if train_loss * 3.0 < loss && config.augment == "none" {
         "it fits the training images much better than others (overfitting): --augment standard, or more images"
     } else if train_loss * 3.0 < loss {
@@ -164,16 +187,14 @@ fn percent(x: f64) -> String {
 }
 
 impl Report<'_> {
-    fn html(&self, judged: Option<&Judged>, verdict: &[String]) -> Result<String> {
+    /// The page: the headline, the verdict, what is shown of numbers, then what every run has.
+    fn html(&self, judged: Option<&Judged>, headline: &str, verdict: &[String], answers: &str) -> Result<String> {
         let config = self.config;
         let name = self.run.path().file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy().into_owned());
         let mut body = String::new();
         // Writing to a string cannot fail.
         let _ = write!(body, "<h1>{}</h1>", escape(&name));
-        match judged {
-            Some(judged) => headline(&mut body, config, judged)?,
-            None => body.push_str("<p>No images were held back: there is no accuracy to report.</p>"),
-        }
+        body.push_str(headline);
         if !verdict.is_empty() {
             body.push_str("<ul class=verdict>");
             verdict.iter().for_each(|line| {
@@ -181,6 +202,7 @@ impl Report<'_> {
             });
             body.push_str("</ul>");
         }
+        body.push_str(answers);
         self.curves(&mut body)?;
         if let Some(judged) = judged {
             confusion(&mut body, config, judged.scores);
@@ -189,11 +211,15 @@ impl Report<'_> {
             thresholds(&mut body, config, judged.answers)?;
             reliability(&mut body, judged.answers);
             body.push_str("</div></section>");
-            pictures::mistakes(&mut body, config, judged)?;
-            pictures::heats(&mut body, config, judged, self.module, self.device)?;
+            if self.data.table.is_none() {
+                pictures::mistakes(&mut body, config, judged)?;
+                pictures::heats(&mut body, config, judged, self.module, self.device)?;
+            }
         }
-        pictures::filters(&mut body, self.module)?;
-        pictures::changed(&mut body, config, self.data)?;
+        if self.data.table.is_none() {
+            pictures::filters(&mut body, self.module)?;
+            pictures::changed(&mut body, config, self.data)?;
+        }
         self.about(&mut body)?;
         Ok(page(&name, &body))
     }
@@ -220,6 +246,13 @@ impl Report<'_> {
             let low = accuracy.iter().map(|point| point.1).fold(1.0, f64::min);
             let mut chart = Chart::new("Validation accuracy", "epoch", x, ((low * 10.0).floor() / 10.0, 1.0));
             chart.line("validation", 1, &accuracy);
+            body.push_str(&chart.figure());
+        }
+        let errors = of(&|e| e.val_rmse);
+        if !errors.is_empty() {
+            let top = errors.iter().map(|point| point.1).fold(0.0, f64::max);
+            let mut chart = Chart::new(&format!("Validation error (RMSE) of {}", config.classes[0]), "epoch", x, (0.0, top.max(1e-9)));
+            chart.line("validation", 1, &errors);
             body.push_str(&chart.figure());
         }
         let schedule = config.schedule()?;
@@ -255,7 +288,8 @@ impl Report<'_> {
             body.push_str(&chart.figure());
         }
         body.push_str("</div>");
-        if config.loss != "cross-entropy" || config.l1 > 0.0 || config.class_weights != "none" {
+        let plain = config.loss == "cross-entropy" || config.table.as_ref().is_some_and(|table| table.regression);
+        if !plain || config.l1 > 0.0 || config.class_weights != "none" {
             let _ = write!(
                 body,
                 "<p class=note>The training loss is what is minimised ({}, L1 {}, class weights {}); the validation loss is the plain cross-entropy.</p>",
@@ -320,6 +354,70 @@ pub fn comparison(runs: &[Run], rows: &[(String, Vec<String>)]) -> Result<String
     }
     body.push_str("</div></section>");
     Ok(page("Comparison of runs", &body))
+}
+
+/// What is seen of a run that predicts numbers.
+fn numbers_verdict(config: &Config, train_loss: f64, loss: f64, errors: &Regression) -> Vec<String> {
+    let mut lines = Vec::new();
+    if errors.r2 <= 0.0 {
+        lines.push("no better than always answering the mean".into());
+    }
+    let hint = match config.loss.as_str() {
+        "mse" if train_loss * 3.0 < loss => {
+            "it fits the training rows much better than others (overfitting): more rows, --weight-decay 0.1, fewer --epochs"
+        }
+        "mse" if train_loss > 0.3 => {
+            "the training loss is still high (underfitting): more --epochs, a larger --model or another --lr; or the columns do not tell it"
+        }
+        _ => "another --seed shows how much of this is luck",
+    };
+    lines.push(format!("to try next: {hint}"));
+    lines
+}
+
+/// The errors of numbers in large print, and for programs.
+fn numbers_headline(body: &mut String, part: &str, config: &Config, numbers: &Numbers, errors: &Regression, loss: f64) {
+    body.push_str("<div class=tiles>");
+    for (value, what) in [
+        (format!("{:.4}", errors.rmse), format!("{part} error (RMSE) of {}, {} rows", config.classes[0], numbers.targets.len())),
+        (format!("{:.4}", errors.mae), "mean absolute error".into()),
+        (format!("{:.4}", errors.r2), "R2, the share of the variance explained".into()),
+        (format!("{loss:.4}"), "squared error in standard deviations".into()),
+    ] {
+        let _ = write!(body, "<div><b>{value}</b><span>{}</span></div>", escape(&what));
+    }
+    body.push_str("</div>");
+    let scores = serde_json::json!({ "part": part, "rows": numbers.targets.len(), "target": config.classes[0], "loss": loss, "rmse": errors.rmse, "mae": errors.mae, "mse": errors.mse, "r2": errors.r2 });
+    let _ = write!(body, "<script type=\"application/json\" id=scores>{}</script>", scores.to_string().replace('<', "\\u003c"));
+}
+
+/// Answers over what they should be, and how far off they are.
+fn numbers_charts(config: &Config, numbers: &Numbers) -> String {
+    let mut body = String::from("<section><h2>Answers</h2><div class=charts>");
+    let range = |values: &mut dyn Iterator<Item = f64>| {
+        let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
+        if low < high { (low, high) } else { (low - 1.0, low + 1.0) }
+    };
+    let all = range(&mut numbers.targets.iter().chain(&numbers.answers).copied());
+    let mut chart = Chart::new("Answers over what they should be", &config.classes[0], all, all);
+    chart.line("as it should be", IDEAL, &[(all.0, all.0), (all.1, all.1)]);
+    let pairs: Vec<(f64, f64)> = numbers.targets.iter().copied().zip(numbers.answers.iter().copied()).collect();
+    chart.points("answers", 0, &thinned(&pairs));
+    body.push_str(&chart.figure());
+    let misses: Vec<f64> = pairs.iter().map(|(target, answer)| answer - target).collect();
+    let span = range(&mut misses.iter().copied());
+    let width = (span.1 - span.0) / (2 * BINS) as f64;
+    let mut bins = [0u64; 2 * BINS];
+    misses.iter().for_each(|miss| bins[(((miss - span.0) / width) as usize).min(2 * BINS - 1)] += 1);
+    let mut chart =
+        Chart::new("How far off, and how often", "answer less target", span, (0.0, bins.iter().copied().max().unwrap_or(1) as f64));
+    for (i, &n) in bins.iter().enumerate().filter(|bin| *bin.1 > 0) {
+        let from = span.0 + i as f64 * width;
+        chart.bar((from, from + width), n as f64, &format!("{n} from {from:.4} to {:.4}", from + width));
+    }
+    body.push_str(&chart.figure());
+    body.push_str("</div></section>");
+    body
 }
 
 /// The scores in large print, and all of them for programs.
@@ -476,9 +574,10 @@ impl Report<'_> {
         );
         if let Some(t) = &self.timing {
             let waited = 100.0 * t.waited / t.seconds.max(1e-9);
+            let things = if config.table.is_some() { "rows" } else { "images" };
             let _ = write!(
                 body,
-                " The last {} steps took {:.1} s on {}: {:.0} images/s, {waited:.0} % of the time waiting for images, tensors of {:.1} MB at most.",
+                " The last {} steps took {:.1} s on {}: {:.0} {things}/s, {waited:.0} % of the time waiting for {things}, tensors of {:.1} MB at most.",
                 t.steps,
                 t.seconds,
                 escape(&t.device),
