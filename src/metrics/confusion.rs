@@ -97,6 +97,12 @@ impl Confusion {
         self.each(|c| ratio(2.0 * self.hits(c), support[c] as f64 + self.predicted(c)))
     }
 
+    /// Intersection over union of each class (Jaccard 1901): hits over all that are of the class or taken for it; 0 where there are none.
+    pub fn iou(&self) -> Vec<f64> {
+        let support = self.support();
+        self.each(|c| ratio(self.hits(c), support[c] as f64 + self.predicted(c) - self.hits(c)))
+    }
+
     /// One score from those of the classes.
     pub fn average(&self, scores: &[f64], average: Average) -> f64 {
         match average {
@@ -164,6 +170,7 @@ mod tests {
         assert!((c.kappa(KappaWeights::None) - 0.5).abs() < 1e-12);
         // (3 * 4 - 8) / sqrt((16 - 8) (16 - 10)).
         assert!((c.matthews() - 4.0 / 48f64.sqrt()).abs() < 1e-12);
+        assert_eq!(c.iou(), [2.0 / 3.0, 0.5, 0.0]);
         assert_eq!(c.row_normalized()[2], [0.0; 3]);
     }
 

@@ -1,6 +1,7 @@
 //! Scores of predictions, computed on the host in f64. Conventions are scikit-learn's: 0 where a denominator is 0.
 
 mod confusion;
+pub mod detection;
 mod probability;
 mod ranking;
 mod regression;

@@ -1,9 +1,9 @@
-//! Convolution layer.
+//! Convolution layers.
 
 use super::{Context, Init, Module, Owned, Parameter, by, init, join};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::op::Conv2dOptions;
+use crate::op::{Conv2dOptions, ConvTranspose2dOptions};
 use crate::tensor::Tensor;
 
 /// `[N, C, H, W] -> [N, K, oH, oW]`, PyTorch's `Conv2d`.
@@ -84,5 +84,65 @@ impl Module for Conv2d {
             text += ", no bias";
         }
         text
+    }
+}
+
+/// `[N, C, H, W] -> [N, K, oH, oW]`, PyTorch's `ConvTranspose2d`: with a stride of two an image becomes twice as large.
+#[derive(Debug)]
+pub struct ConvTranspose2d {
+    weight: Parameter,
+    bias: Option<Parameter>,
+    options: ConvTranspose2dOptions,
+}
+
+impl ConvTranspose2d {
+    /// A layer with weight `[in_channels, out_channels / groups, kH, kW]` and, if asked for, bias `[out_channels]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `groups` does not divide both numbers of channels; out of memory.
+    pub fn new(
+        device: &Device,
+        in_channels: usize,
+        out_channels: usize,
+        kernel_size: [usize; 2],
+        options: ConvTranspose2dOptions,
+        bias: bool,
+    ) -> Result<Self> {
+        let groups = options.conv.groups;
+        if groups == 0 || !in_channels.is_multiple_of(groups) || !out_channels.is_multiple_of(groups) {
+            return Err(Error::Shape(format!(
+                "ConvTranspose2d: groups = {groups} must divide in_channels = {in_channels} and out_channels = {out_channels}"
+            )));
+        }
+        let shape = [in_channels, out_channels / groups, kernel_size[0], kernel_size[1]];
+        let weight = Parameter::new(device, &shape, Init::Default)?;
+        let bias_init = Init::Uniform { bound: init::default_bound(shape[1..].iter().product()) };
+        let bias = bias.then(|| Parameter::new(device, &[out_channels], bias_init)).transpose()?;
+        Ok(ConvTranspose2d { weight, bias, options })
+    }
+
+    /// `[in_channels, out_channels / groups, kH, kW]`.
+    pub fn weight(&self) -> &Parameter {
+        &self.weight
+    }
+}
+
+impl Module for ConvTranspose2d {
+    fn forward(&self, _: &mut Context, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|bias| bias.tensor_for(x)).transpose()?;
+        x.conv_transpose2d(&self.weight.tensor_for(x)?, bias.as_ref(), self.options)
+    }
+
+    fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {
+        visitor(join(path, "weight"), Owned::Parameter(&self.weight));
+        if let Some(bias) = &self.bias {
+            visitor(join(path, "bias"), Owned::Parameter(bias));
+        }
+    }
+
+    fn describe(&self) -> String {
+        let (shape, o) = (self.weight.shape(), &self.options.conv);
+        let size = by([shape[2], shape[3]]);
+        format!("ConvTranspose2d {} -> {}, {size}, stride {}", shape[0], shape[1] * o.groups, by(o.stride))
     }
 }

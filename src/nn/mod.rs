@@ -23,7 +23,7 @@ mod state;
 pub use crate::op::Unary as Activation;
 pub use container::{Flatten, Residual, Sequential};
 pub use context::{Context, Observer};
-pub use conv::Conv2d;
+pub use conv::{Conv2d, ConvTranspose2d};
 pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use graph::{Graph, Step};
