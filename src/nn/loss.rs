@@ -238,6 +238,53 @@ pub fn soft_margin(input: &Tensor, target: &Tensor, reduction: Reduction) -> Res
     reduced(&input.mul(&target)?.unary(Unary::LogSigmoid)?.affine(-1.0, 0.0)?, reduction)
 }
 
+/// What a generator and its critic (the discriminator) play for; logits of any shape, high for real.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adversarial {
+    /// Goodfellow et al. 2014, arXiv:1406.2661: the critic minimises `-log s(real) - log(1 - s(drawn))`, the generator `-log s(drawn)`, which has a slope
+    /// where `log(1 - s(drawn))` is flat.
+    NonSaturating,
+    /// Lim and Ye 2017, arXiv:1705.02894: the critic minimises `max(0, 1 - real) + max(0, 1 + drawn)`, the generator `-drawn`.
+    Hinge,
+    /// Arjovsky et al. 2017, arXiv:1701.07875: the critic minimises `drawn - real`, the generator `-drawn`. The critic's weights must stay bounded, or it has
+    /// no minimum.
+    Wasserstein,
+}
+
+impl Adversarial {
+    /// The critic's loss, the mean over the logits. `smoothing` is what the target of real ones lacks of 1 (Salimans et al. 2016, arXiv:1606.03498); only
+    /// [`Adversarial::NonSaturating`] has targets.
+    ///
+    /// # Errors
+    /// Errors of the device.
+    pub fn critic(self, real: &Tensor, drawn: &Tensor, smoothing: f64) -> Result<Tensor> {
+        match self {
+            Adversarial::NonSaturating => constant_target(real, 1.0 - smoothing)?.add(&constant_target(drawn, 0.0)?),
+            Adversarial::Hinge => {
+                real.affine(-1.0, 1.0)?.relu()?.mean(None, false)?.add(&drawn.affine(1.0, 1.0)?.relu()?.mean(None, false)?)
+            }
+            Adversarial::Wasserstein => drawn.mean(None, false)?.sub(&real.mean(None, false)?),
+        }
+    }
+
+    /// The generator's loss, the mean over the critic's logits of what it drew.
+    ///
+    /// # Errors
+    /// Errors of the device.
+    pub fn generator(self, drawn: &Tensor) -> Result<Tensor> {
+        match self {
+            Adversarial::NonSaturating => constant_target(drawn, 1.0),
+            Adversarial::Hinge | Adversarial::Wasserstein => drawn.mean(None, false)?.affine(-1.0, 0.0),
+        }
+    }
+}
+
+/// The mean of `-t log s(x) - (1 - t) log(1 - s(x))`.
+fn constant_target(logits: &Tensor, target: f64) -> Result<Tensor> {
+    let target = Tensor::full(logits.device(), logits.shape(), logits.dtype(), target)?;
+    binary_cross_entropy_with_logits(logits, &target, None, None, Reduction::Mean)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,5 +341,25 @@ mod tests {
         let error = mse(&of(&[1.0]), &of(&[1.0, 2.0]), Reduction::Mean).unwrap_err().to_string();
         assert_eq!(error, "mse_loss: input is [1], but target is [2]; they must be equal");
         assert!(huber(&of(&[1.0]), &of(&[1.0]), 0.0, Reduction::Mean).unwrap_err().to_string().contains("delta = 0"));
+    }
+
+    #[test]
+    fn adversaries_play_for_what_their_papers_say() {
+        let device = Device::cpu(1).unwrap();
+        let tensor = |values: &[f32]| Tensor::from_slice(&device, &[2, 1], values).unwrap();
+        let (real, drawn) = (tensor(&[0.5, 2.0]), tensor(&[-3.0, 0.25]));
+        let s = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let near = |got: Tensor, want: f64| {
+            let got = got.item_blocking().unwrap() as f64;
+            assert!((got - want).abs() < 1e-6, "{got} beside {want}");
+        };
+        let entropy = |x: f64, t: f64| -t * s(x).ln() - (1.0 - t) * (1.0 - s(x)).ln();
+        let critic = (entropy(0.5, 0.9) + entropy(2.0, 0.9) + entropy(-3.0, 0.0) + entropy(0.25, 0.0)) / 2.0;
+        near(Adversarial::NonSaturating.critic(&real, &drawn, 0.1).unwrap(), critic);
+        near(Adversarial::NonSaturating.generator(&drawn).unwrap(), -(s(-3.0).ln() + s(0.25).ln()) / 2.0);
+        near(Adversarial::Hinge.critic(&real, &drawn, 0.0).unwrap(), 0.25 + 0.625);
+        near(Adversarial::Hinge.generator(&drawn).unwrap(), 2.75 / 2.0);
+        near(Adversarial::Wasserstein.critic(&real, &drawn, 0.0).unwrap(), -1.375 - 1.25);
+        near(Adversarial::Wasserstein.generator(&drawn).unwrap(), 1.375);
     }
 }
