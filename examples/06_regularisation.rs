@@ -101,7 +101,10 @@ fn main() -> Result<()> {
         chart.line(name, colour, &points.iter().enumerate().map(|(i, p)| (i as f64 + 1.0, p[1])).collect::<Vec<_>>());
         reached.push([own, others]);
     }
-    if !quick {
+    if quick {
+        // A few epochs teach something, and own images first.
+        assert!(reached.iter().all(|[own, others]| *own > 0.3 && *others > 0.2), "{reached:?}");
+    } else {
         // By heart, and yet wrong on others; moving the images and having more of them help.
         let [own, others] = reached[0];
         assert!(own > 0.99 && own - others > 0.1, "{reached:?}");
