@@ -641,7 +641,20 @@ fn a_run_can_be_measured_and_asked() {
     let sum: f64 = rows[1].split(',').skip(1).map(|p| p.parse::<f64>().unwrap()).sum();
     assert!((sum - 1.0).abs() < 1e-9, "{}", rows[1]);
     let other = folder.path().join("other");
-    run(&quick(&other, &["--tensorboard"]));
+    run(&quick(&other, &["--tensorboard", "--log-gradients"]));
+    let epoch = fs::read_to_string(other.join("metrics.jsonl")).unwrap();
+    let epoch: serde_json::Value =
+        serde_json::from_str(epoch.lines().find(|line| line.contains("\"epoch\":1,") && line.contains("histograms")).unwrap()).unwrap();
+    // Every weight of the layer is counted once, and its sizes spread.
+    let counts: Vec<u64> = epoch["gradient_histograms"][0][1].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+    let norm = epoch["gradient_norms"][0][1].as_f64().unwrap();
+    let weights = mappa::models::build("mlp", [1, 8, 8], 10, &mappa::Device::null().0, 0).unwrap();
+    let first = mappa::nn::named_parameters(&weights).into_iter().find(|(_, p)| p.shape().rank() >= 2).unwrap().1;
+    assert_eq!((counts.len(), counts.iter().sum::<u64>()), (15, first.shape().len() as u64));
+    // The largest is no larger than the norm, and at least the norm's share of one weight.
+    let largest = counts.iter().rposition(|&n| n > 0).unwrap() as i32 - 13;
+    assert!(10f64.powi(largest) <= norm && 10f64.powi(largest + 1) >= norm / (first.shape().len() as f64).sqrt(), "{counts:?} {norm}");
+    assert!(fs::read_to_string(other.join("report.html")).unwrap().contains("Sizes of gradients, epoch 1"));
     let events: Vec<_> = fs::read_dir(other.join("tensorboard")).unwrap().flatten().collect();
     assert!(events.len() == 1 && events[0].metadata().unwrap().len() > 30 * 40);
     let page = folder.path().join("page.html");

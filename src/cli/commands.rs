@@ -130,6 +130,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
         on_event: &mut on_event,
         on_note: &mut on_note,
         fallback: fallback.as_ref(),
+        log_gradients: args.log_gradients,
     };
     let outcome = train::train(&run, &config, &data, &mut options);
     drop(progress);
@@ -171,6 +172,10 @@ fn scalars(file: &mut EventFile, event: &train::Event) -> Result<()> {
     .filter_map(|(tag, value)| Some((tag.to_owned(), value?)))
     .collect();
     all.extend(event.gradient_norms.iter().flatten().map(|(layer, norm)| (format!("gradient/{layer}"), *norm)));
+    for (layer, counts) in event.gradient_histograms.iter().flatten() {
+        let limits: Vec<f64> = std::iter::once(0.0).chain((*train::GRADIENT_DECADES.start()..=2).map(|power| 10f64.powi(power))).collect();
+        file.histogram(event.step, &format!("gradients/{layer}"), &limits, counts)?;
+    }
     file.scalars(event.step, &all.iter().map(|(tag, value)| (tag.as_str(), *value)).collect::<Vec<_>>())
 }
 

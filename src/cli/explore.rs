@@ -34,8 +34,15 @@ pub fn lr_find(args: &LrFindArgs) -> Result<ExitCode> {
     let mut on_note = |line: &str| note(line);
     let mut ignored = |_: &train::Event| {};
     let interrupt = Arc::new(AtomicBool::new(false));
-    let mut options =
-        Options { device: &device, workers: args.workers, interrupt, on_event: &mut ignored, on_note: &mut on_note, fallback: None };
+    let mut options = Options {
+        device: &device,
+        workers: args.workers,
+        interrupt,
+        on_event: &mut ignored,
+        on_note: &mut on_note,
+        fallback: None,
+        log_gradients: false,
+    };
     let curve = train::lr_range(&config, &data, [args.from, args.to], args.steps, &mut options)?;
     let (low, high) = curve.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &(_, loss)| (l.min(loss), h.max(loss)));
     let every = curve.len().div_ceil(30).max(1);
@@ -136,8 +143,15 @@ pub fn sweep(args: &SweepArgs) -> Result<ExitCode> {
         let run = Run::create(Some(&args.out.join(format!("{:03}", n + 1))), &config, &device)?;
         let (mut ignored, mut silent) = (|_: &train::Event| {}, |_: &str| {});
         let interrupt = Arc::new(AtomicBool::new(false));
-        let mut options =
-            Options { device: &device, workers: args.workers, interrupt, on_event: &mut ignored, on_note: &mut silent, fallback: None };
+        let mut options = Options {
+            device: &device,
+            workers: args.workers,
+            interrupt,
+            on_event: &mut ignored,
+            on_note: &mut silent,
+            fallback: None,
+            log_gradients: false,
+        };
         let what: Vec<String> = point.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let outcome = match train::train(&run, &config, &data, &mut options) {
             Ok(outcome) => outcome,

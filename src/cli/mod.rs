@@ -125,6 +125,9 @@ struct TrainArgs {
     /// Write TensorBoard's event files to the folder `tensorboard` of the run, too
     #[arg(long, help_heading = "Options")]
     tensorboard: bool,
+    /// Count the gradients of each layer by their size in each epoch: in metrics.jsonl, in the report, in TensorBoard's files
+    #[arg(long, help_heading = "Options")]
+    log_gradients: bool,
     /// When the GPU is lost or out of memory: stop, or go on from the last checkpoint on the CPU
     #[arg(long, value_enum, default_value = "stop", help_heading = "Options")]
     on_device_loss: DeviceLoss,

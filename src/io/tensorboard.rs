@@ -1,4 +1,5 @@
-//! TensorBoard's event files: records with checksums, each a protocol buffer `Event` (tensorflow/core/util/event.proto), of which scalars are written.
+//! TensorBoard's event files: records with checksums, each a protocol buffer `Event` (tensorflow/core/util/event.proto), of which scalars and
+//! histograms are written.
 
 use crate::error::{Error, Result};
 use prost::Message;
@@ -23,16 +24,37 @@ struct Event {
 #[derive(Clone, PartialEq, Message)]
 struct Summary {
     #[prost(message, repeated, tag = "1")]
-    value: Vec<Scalar>,
+    value: Vec<Value>,
 }
 
 /// `Summary.Value`. The number is optional so that 0 is written, too.
 #[derive(Clone, PartialEq, Message)]
-struct Scalar {
+struct Value {
     #[prost(string, tag = "1")]
     tag: String,
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
+    #[prost(message, optional, tag = "5")]
+    histo: Option<Histogram>,
+}
+
+/// `HistogramProto`.
+#[derive(Clone, PartialEq, Message)]
+struct Histogram {
+    #[prost(double, tag = "1")]
+    min: f64,
+    #[prost(double, tag = "2")]
+    max: f64,
+    #[prost(double, tag = "3")]
+    num: f64,
+    #[prost(double, tag = "4")]
+    sum: f64,
+    #[prost(double, tag = "5")]
+    sum_squares: f64,
+    #[prost(double, repeated, tag = "6")]
+    bucket_limit: Vec<f64>,
+    #[prost(double, repeated, tag = "7")]
+    bucket: Vec<f64>,
 }
 
 /// Writes scalars as they come; readers may follow the file as it grows.
@@ -62,7 +84,29 @@ impl EventFile {
     /// # Errors
     /// [`Error::Io`] when the disk is full.
     pub fn scalars(&mut self, step: u64, scalars: &[(&str, f64)]) -> Result<()> {
-        let value = scalars.iter().map(|&(tag, value)| Scalar { tag: tag.into(), simple_value: Some(value as f32) }).collect();
+        let value = scalars.iter().map(|&(tag, value)| Value { tag: tag.into(), simple_value: Some(value as f32), histo: None });
+        self.summary(step, value.collect())
+    }
+
+    /// Adds counts of values of one step; `counts[i]` are those between `limits[i]` and `limits[i + 1]`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk is full.
+    pub fn histogram(&mut self, step: u64, tag: &str, limits: &[f64], counts: &[u64]) -> Result<()> {
+        let middles = || limits.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).zip(counts.iter().map(|&count| count as f64));
+        let histogram = Histogram {
+            min: limits.first().copied().unwrap_or(0.0),
+            max: limits.last().copied().unwrap_or(0.0),
+            num: counts.iter().sum::<u64>() as f64,
+            sum: middles().map(|(x, n)| x * n).sum(),
+            sum_squares: middles().map(|(x, n)| x * x * n).sum(),
+            bucket_limit: limits.get(1..).unwrap_or_default().to_vec(),
+            bucket: counts.iter().map(|&count| count as f64).collect(),
+        };
+        self.summary(step, vec![Value { tag: tag.into(), simple_value: None, histo: Some(histogram) }])
+    }
+
+    fn summary(&mut self, step: u64, value: Vec<Value>) -> Result<()> {
         self.write(&Event { wall_time: seconds(), step: step as i64, summary: Some(Summary { value }), ..Event::default() })
     }
 
@@ -90,7 +134,7 @@ mod tests {
     #[test]
     fn records_are_tensorboards() {
         let version = Event { wall_time: 1.5, file_version: Some("brain.Event:2".into()), ..Event::default() };
-        let scalar = Scalar { tag: "loss/train".into(), simple_value: Some(0.5) };
+        let scalar = Value { tag: "loss/train".into(), simple_value: Some(0.5), histo: None };
         let value = Event { wall_time: 2.25, step: 300, summary: Some(Summary { value: vec![scalar] }), ..Event::default() };
         let [version, value] = [version, value].map(|event| record(&event.encode_to_vec()));
         let hex: String = [version, value].concat().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -109,6 +153,9 @@ mod tests {
         let first = len(&file);
         file.scalars(1, &[("a", 0.5), ("b", 1.0)]).unwrap();
         assert!(len(&file) > first);
+        let second = len(&file);
+        file.histogram(2, "g", &[-1.0, 0.0, 1.0], &[3, 4]).unwrap();
+        assert!(len(&file) > second + 2 * 2 * 8);
         std::fs::write(folder.path().join("file"), "").unwrap();
         assert!(EventFile::create(&folder.path().join("file")).err().unwrap().to_string().contains("file"));
     }

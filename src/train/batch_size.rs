@@ -153,6 +153,7 @@ mod tests {
                 on_event: &mut |_| {},
                 on_note: &mut |_| {},
                 fallback: None,
+                log_gradients: false,
             };
             train(&run, &config, &data, &mut options).unwrap();
             let (found, predicted) = (device.memory().peak_bytes as f64, memory(&config, batch_size).unwrap() as f64);

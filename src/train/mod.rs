@@ -76,7 +76,13 @@ pub struct Event {
     /// Of an epoch's last step: the norm of the gradient of each layer's weights, before clipping, in the layers' order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient_norms: Option<Vec<(String, f64)>>,
+    /// Of an epoch's last step, where asked for: how many gradients of each layer's weights are how large, see [`GRADIENT_DECADES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient_histograms: Option<Vec<(String, Vec<u64>)>>,
 }
+
+/// Powers of ten between which absolute gradients are counted: below 10^-12, from there to 10^-11, ..., from 10^1 on.
+pub const GRADIENT_DECADES: std::ops::RangeInclusive<i32> = -12..=1;
 
 impl Event {
     /// The event as one line of JSON; what is not finite is null.
@@ -99,6 +105,8 @@ pub struct Options<'a> {
     pub on_note: &'a mut dyn FnMut(&str),
     /// Where to go on from the last checkpoint when the device is lost or out of memory.
     pub fallback: Option<&'a Device>,
+    /// Count the gradients of each layer by their size at the end of each epoch.
+    pub log_gradients: bool,
 }
 
 /// A trained run.
@@ -271,6 +279,7 @@ fn train_on(run: &Run, config: &Config, data: &Dataset, options: &mut Options) -
         best_by: config.best_by()?,
         total,
         pending: Vec::new(),
+        histograms: None,
         lines: Vec::new(),
         steps_before: state.step,
         state,
@@ -434,6 +443,24 @@ fn gradient_norms(module: &Sequential, optimizer: &Optimizer) -> Result<Vec<(Str
     Ok(norms.filter(|(_, norm)| norm.is_finite()).collect())
 }
 
+/// How many gradients of each layer's weights lie between the powers of ten.
+fn gradient_histograms(module: &Sequential, optimizer: &Optimizer) -> Result<Vec<(String, Vec<u64>)>> {
+    let scale = optimizer.loss_scale().map(Tensor::to_vec_blocking::<f32>).transpose()?.map_or(1.0, |scale| scale[0]);
+    let mut all = Vec::new();
+    for (name, parameter) in nn::named_parameters(module) {
+        let Some(gradient) = parameter.grad().filter(|_| parameter.is_trainable() && parameter.shape().rank() >= 2) else { continue };
+        let mut counts = vec![0; GRADIENT_DECADES.count() + 1];
+        for value in gradient.to_vec_blocking::<f32>()? {
+            let decade = (value.abs() / scale).log10().floor();
+            // The logarithm of 0 is below all, NaN is no size.
+            let place = (decade as i32).saturating_sub(GRADIENT_DECADES.start() - 1).clamp(0, counts.len() as i32 - 1);
+            counts[place as usize] += u64::from(!decade.is_nan());
+        }
+        all.push((name, counts));
+    }
+    Ok(all)
+}
+
 /// Writes a run's `report.html` again, from its weights and its metrics; returns where it is.
 ///
 /// # Errors
@@ -490,6 +517,8 @@ struct Trainer<'a> {
     total: u64,
     /// Losses not yet read: step, epoch, scalar.
     pending: Vec<(u64, u64, Tensor)>,
+    /// Of the epoch's last step, where asked for.
+    histograms: Option<Vec<(String, Vec<u64>)>>,
     /// Lines for `metrics.jsonl`.
     lines: Vec<String>,
     /// Steps that other processes did.
@@ -531,7 +560,7 @@ impl Trainer<'_> {
             }
             // Of the epoch's last step, or of the run's.
             let last = self.state.batch as usize + batches.len() >= loader.batches() || self.state.step + 1 >= self.total;
-            let loss = self.step(&batches, last, options.device)?;
+            let loss = self.step(&batches, last, options)?;
             self.state.step += 1;
             self.state.batch += batches.len() as u64;
             self.images += batches.iter().map(Batch::len).sum::<usize>() as u64;
@@ -557,6 +586,7 @@ impl Trainer<'_> {
             val_accuracy: measured.as_ref().and_then(Measured::accuracy),
             val_rmse: measured.as_ref().and_then(Measured::rmse),
             gradient_norms: Some(std::mem::take(&mut self.state.gradient_norms)),
+            gradient_histograms: self.histograms.take(),
             ..self.event("epoch", epoch, self.state.step)
         };
         self.emit(event, options);
@@ -575,8 +605,8 @@ impl Trainer<'_> {
     }
 
     /// One step, of one or more batches; returns its loss.
-    fn step(&mut self, batches: &[Batch], last: bool, device: &Device) -> Result<Tensor> {
-        let config = self.config;
+    fn step(&mut self, batches: &[Batch], last: bool, options: &Options) -> Result<Tensor> {
+        let (config, device) = (self.config, options.device);
         self.optimizer.zero_grad();
         let mut total: Option<Tensor> = None;
         let samples: usize = batches.iter().map(Batch::len).sum();
@@ -589,6 +619,7 @@ impl Trainer<'_> {
         }
         if last {
             self.state.gradient_norms = gradient_norms(&self.module, &self.optimizer)?;
+            self.histograms = options.log_gradients.then(|| gradient_histograms(&self.module, &self.optimizer)).transpose()?;
         }
         let mut update = || -> Result<()> {
             if config.clip_grad_norm > 0.0 {
@@ -717,6 +748,7 @@ impl Trainer<'_> {
             run: None,
             report: None,
             gradient_norms: None,
+            gradient_histograms: None,
         }
     }
 
@@ -844,6 +876,7 @@ mod tests {
                 on_event: &mut |_| {},
                 on_note: &mut |line| notes.push(line.to_owned()),
                 fallback,
+                log_gradients: false,
             };
             train(&run, &config, &data, &mut options)?;
             Ok(std::fs::read(run.weights()).unwrap())

@@ -287,6 +287,7 @@ impl Report<'_> {
             lines.iter().enumerate().for_each(|(i, (layer, points))| chart.line(layer, i, points));
             body.push_str(&chart.figure());
         }
+        gradients(body, &epochs);
         body.push_str("</div>");
         let plain = config.loss == "cross-entropy" || config.table.as_ref().is_some_and(|table| table.regression);
         if !plain || config.l1 > 0.0 || config.class_weights != "none" {
@@ -303,6 +304,31 @@ impl Report<'_> {
         }
         body.push_str("</section>");
         Ok(())
+    }
+}
+
+/// How large the gradients of some layers were in the first and in the last epoch that has counted them.
+fn gradients(body: &mut String, epochs: &[Event]) {
+    let mut counted = epochs.iter().filter_map(|event| Some((event.epoch, event.gradient_histograms.as_ref()?)));
+    let Some(first) = counted.next() else { return };
+    let last = counted.next_back().filter(|last| last.0 != first.0);
+    let lowest = f64::from(*super::GRADIENT_DECADES.start());
+    for (epoch, layers) in [Some(first), last].into_iter().flatten() {
+        let title = format!("Sizes of gradients, epoch {epoch}");
+        let mut chart = Chart::new(
+            &title,
+            "log10 of the size",
+            (lowest - 1.0, lowest + layers.first().map_or(1, |l| l.1.len()) as f64 - 1.0),
+            (0.0, 1.0),
+        );
+        let shown = layers.len().min(CURVES);
+        for i in 0..shown {
+            let (layer, counts) = &layers[if shown > 1 { i * (layers.len() - 1) / (shown - 1) } else { 0 }];
+            let all = counts.iter().sum::<u64>().max(1) as f64;
+            let points = counts.iter().enumerate().map(|(bin, &n)| (lowest - 0.5 + bin as f64, n as f64 / all));
+            chart.line(layer, i, &points.collect::<Vec<_>>());
+        }
+        body.push_str(&chart.figure());
     }
 }
 
