@@ -52,7 +52,7 @@ fn every_vjp_agrees_with_finite_differences() {
     }
     checked.sort();
     checked.dedup();
-    assert_eq!(checked.len(), 82, "{checked:?}");
+    assert_eq!(checked.len(), 83, "{checked:?}");
 }
 
 #[test]

@@ -511,6 +511,18 @@ fn recurrent(c: &mut Cases) {
         c.0.push(Case { op: Recurrent::Lstm.into(), inputs: lstm, differentiable: small });
         c.0.push(Case { op: Recurrent::Gru.into(), inputs: gru, differentiable: small });
     }
+    // One step; several; more rows than one thread takes; none.
+    for (steps, n, h, reverse) in
+        [(1, 1, 1, false), (3, 2, 3, false), (3, 2, 3, true), (4, 67, 20, false), (2, 33, 65, true), (2, 0, 4, false)]
+    {
+        let bound = 1.0 / (h as f64).sqrt();
+        let layer = vec![between(&[steps, n, 4 * h], -3.0, 3.0), between(&[4 * h, h], -bound, bound), uniform(&[2, n, h])];
+        let op = Recurrent::LstmLayer { reverse };
+        let of = |i: usize| Data::Output(op.into(), layer.clone(), i);
+        let gradient = vec![of(1), layer[1].clone(), layer[2].clone(), of(0), uniform(&[steps, 2, n, h])];
+        c.add(Recurrent::LstmLayerBackward { reverse }, gradient);
+        c.0.push(Case { op: op.into(), inputs: layer, differentiable: n == 2 || steps == 1 });
+    }
 }
 
 fn reduce(c: &mut Cases) {

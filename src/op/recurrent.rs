@@ -1,4 +1,5 @@
-//! One step of a recurrent net: all that is elementwise, in one operation. The products with the weights are matrix products before it.
+//! One step of a recurrent net: all that is elementwise, in one operation, the products with the weights being matrix products before it; and an LSTM's
+//! whole layer, whose steps a backend runs as it likes.
 
 use super::{arity, float};
 use crate::error::{Error, Result};
@@ -20,16 +21,30 @@ pub enum Recurrent {
     Gru,
     /// `(act, h, dh') -> (dgates_x [N, 3H], dgates_h [N, 3H], dh [N, H])`, where `dh` is the direct part `z dh'`.
     GruBackward,
+    /// All T steps of an LSTM: `(gates_x [T, N, 4H], weight_hh [4H, H], state [2, N, H]) -> (states [T, 2, N, H], act [T, N, 4H])`, each step as
+    /// [`Recurrent::Lstm`] with `gates_h = h weight_hh^T`.
+    LstmLayer {
+        /// From the last step to the first; results stay at their steps.
+        reverse: bool,
+    },
+    /// `(act, weight_hh, state, states, dstates) -> (dgates [T, N, 4H], dstate [2, N, H])`.
+    LstmLayerBackward {
+        /// As in [`Recurrent::LstmLayer`].
+        reverse: bool,
+    },
 }
 
 impl Recurrent {
     pub(super) fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         float(self, inputs)?;
+        if let Recurrent::LstmLayer { .. } | Recurrent::LstmLayerBackward { .. } = self {
+            return self.infer_layer(inputs);
+        }
         // The state says N and H.
         let state = match self {
             Recurrent::Lstm | Recurrent::Gru => arity::<3>(self, inputs)?[2],
             Recurrent::LstmBackward => arity::<4>(self, inputs)?[1],
-            Recurrent::GruBackward => arity::<3>(self, inputs)?[1],
+            _ => arity::<3>(self, inputs)?[1],
         };
         let lstm = matches!(self, Recurrent::Lstm | Recurrent::LstmBackward);
         let (n, h) = match (lstm, &state.shape[..]) {
@@ -44,12 +59,51 @@ impl Recurrent {
             Recurrent::Lstm => (vec![of(4)?, of(4)?, state], vec![state, of(4)?]),
             Recurrent::LstmBackward => (vec![of(4)?, state, state, state], vec![of(4)?, state]),
             Recurrent::Gru => (vec![of(3)?, of(3)?, state], vec![state, of(4)?]),
-            Recurrent::GruBackward => (vec![of(4)?, state, state], vec![of(3)?, of(3)?, state]),
+            _ => (vec![of(4)?, state, state], vec![of(3)?, of(3)?, state]),
         };
+        self.check(&want, inputs)?;
+        Ok(results)
+    }
+
+    /// That of all steps.
+    fn infer_layer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
+        let backward = matches!(self, Recurrent::LstmLayerBackward { .. });
+        let (gates, state) = if backward { (arity::<5>(self, inputs)?[0], inputs[2]) } else { (arity::<3>(self, inputs)?[0], inputs[2]) };
+        let (&[steps, ..], &[2, n, h]) = (&gates.shape[..], &state.shape[..]) else {
+            return Err(Error::Shape(format!(
+                "{self:?}: gates are [T, N, 4H] and the state [2, N, H], got {} and {}",
+                gates.shape, state.shape
+            )));
+        };
+        if steps == 0 {
+            return Err(Error::Shape(format!("{self:?}: there must be at least one step, got {}", gates.shape)));
+        }
+        let of = |dims: &[usize]| -> Result<Spec> { Ok(Spec::new(Shape::new(dims)?, state.dtype)) };
+        let wide = h.saturating_mul(4);
+        let (gates, weight, states) = (of(&[steps, n, wide])?, of(&[wide, h])?, of(&[steps, 2, n, h])?);
+        let (want, results) = match backward {
+            false => (vec![gates, weight, state], vec![states, gates]),
+            true => (vec![gates, weight, state, states, states], vec![gates, state]),
+        };
+        self.check(&want, inputs)?;
+        Ok(results)
+    }
+
+    fn check(&self, want: &[Spec], inputs: &[Spec]) -> Result<()> {
         if want != inputs {
             let list = |specs: &[Spec]| specs.iter().map(|s| s.shape.to_string()).collect::<Vec<_>>().join(", ");
-            return Err(Error::Shape(format!("{self:?}: operands are {}, got {}", list(&want), list(inputs))));
+            return Err(Error::Shape(format!("{self:?}: operands are {}, got {}", list(want), list(inputs))));
         }
-        Ok(results)
+        Ok(())
+    }
+
+    /// Floating-point operations of the matrix products of all steps, for `T N` rows of `H` hidden values.
+    pub(super) fn products(&self, inputs: &[Spec]) -> Option<u64> {
+        match self {
+            Recurrent::LstmLayer { .. } | Recurrent::LstmLayerBackward { .. } => {
+                Some(2 * (inputs[0].shape.len() * inputs[1].shape[1]) as u64)
+            }
+            _ => None,
+        }
     }
 }

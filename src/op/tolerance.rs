@@ -137,6 +137,14 @@ impl Op {
                     ReduceKind::Var { .. } => summed(n, 0.0) + rounded(16.0) + 8.0 * U * input(0) * size.output.sqrt(),
                 }
             }
+            // A step errs by its product and by its gates. An error passes on through the forget gate, at most 1, and through slopes of at most about 1/2 and
+            // the weights, whose gain on errors of either sign is sqrt(H) times their size; the steps' errors add.
+            Op::Recurrent(super::Recurrent::LstmLayer { .. } | super::Recurrent::LstmLayerBackward { .. }) => {
+                let (steps, wide) = (inputs[0].shape[0] as f64, inputs[0].shape[2]);
+                let largest = size.inputs.iter().fold(1.0_f64.max(size.output), |a: f64, &b| a.max(b));
+                let gain = 1.0 + (wide as f64 / 4.0).sqrt() * input(1) / 2.0;
+                steps * gain * (summed(wide + 1, input(1)) + 48.0 * U * largest)
+            }
             // A few gates of 16 roundings each at the size of 1, then products with state and upstream gradient.
             Op::Recurrent(_) => {
                 let largest = size.inputs.iter().fold(1.0, |a: f64, &b| a.max(b));

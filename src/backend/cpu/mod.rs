@@ -300,7 +300,12 @@ impl Backend for Cpu {
             Some(DType::F64) => self.dispatch::<f64>(op, &mut args),
             _ => self.dispatch::<f32>(op, &mut args),
         };
-        let worth = PARALLEL_FLOPS[!matches!(op, Op::Matmul(_) | Op::Conv(_)) as usize];
+        let worth = PARALLEL_FLOPS[!matches!(
+            op,
+            Op::Matmul(_)
+                | Op::Conv(_)
+                | Op::Recurrent(crate::op::Recurrent::LstmLayer { .. } | crate::op::Recurrent::LstmLayerBackward { .. })
+        ) as usize];
         if self.fast && self.threads.current_num_threads() > 1 && op.flops(&specs, &out_specs) > worth {
             self.threads.install(call)
         } else {

@@ -110,6 +110,7 @@ impl Gpu {
         let plan_limits = kernels::Limits {
             workgroups: limits.max_compute_workgroups_per_dimension,
             binding_bytes: limits.max_storage_buffer_binding_size,
+            alignment: limits.min_storage_buffer_offset_alignment.max(16) as usize,
             lanes,
         };
         let capabilities = Capabilities {

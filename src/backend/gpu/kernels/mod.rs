@@ -51,6 +51,8 @@ pub struct Limits {
     pub workgroups: u32,
     /// Bytes of one binding.
     pub binding_bytes: u64,
+    /// Bytes that the offset of a binding is a multiple of.
+    pub alignment: usize,
     /// Whether each subgroup has eight lanes, and kernels may use subgroup operations.
     pub lanes: bool,
 }
