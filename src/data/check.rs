@@ -40,7 +40,7 @@ impl Item {
     /// A picture's pixels `[C, H, W]`, resized; nothing where it is none.
     ///
     /// # Errors
-    /// [`Error::Data`](crate::Error::Data) when it cannot be read.
+    /// [`Error::Data`] when it cannot be read.
     pub fn read(&self, channels: usize, height: usize, width: usize) -> Result<Option<Vec<u8>>> {
         self.source.as_ref().map(|source| source.read(channels, height, width)).transpose()
     }
