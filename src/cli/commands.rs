@@ -173,7 +173,9 @@ fn scalars(file: &mut EventFile, event: &train::Event) -> Result<()> {
     .collect();
     all.extend(event.gradient_norms.iter().flatten().map(|(layer, norm)| (format!("gradient/{layer}"), *norm)));
     for (layer, counts) in event.gradient_histograms.iter().flatten() {
-        let limits: Vec<f64> = std::iter::once(0.0).chain((*train::GRADIENT_DECADES.start()..=2).map(|power| 10f64.powi(power))).collect();
+        let limits: Vec<f64> = std::iter::once(0.0)
+            .chain((*train::GRADIENT_DECADES.start()..=train::GRADIENT_DECADES.end() + 1).map(|power| 10f64.powi(power)))
+            .collect();
         file.histogram(event.step, &format!("gradients/{layer}"), &limits, counts)?;
     }
     file.scalars(event.step, &all.iter().map(|(tag, value)| (tag.as_str(), *value)).collect::<Vec<_>>())

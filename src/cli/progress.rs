@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mappa::train::Event;
 use std::io::IsTerminal;
 
-/// Epochs that have a line, at most.
+/// Epochs that have a line, about: the first and the last always do.
 const LINES: u64 = 20;
 
 /// Progress of one training.

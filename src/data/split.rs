@@ -10,7 +10,9 @@ use crate::rng::Stream;
 impl Dataset {
     /// The share of the training part that is held back unless another is asked for: a tenth; of tables with less than 30 rows nothing, as they need each.
     pub fn val_fraction(&self) -> f64 {
-        if self.table.is_some() && self.train.len() < 30 { 0.0 } else { 0.1 }
+        // The same before the split and after it.
+        let rows = self.train.len() + self.val.as_ref().map_or(0, |val| val.len());
+        if self.table.is_some() && rows < 30 { 0.0 } else { 0.1 }
     }
 
     /// Moves a share of the train part into a validation part, unless there is one or `fraction` is 0.

@@ -77,7 +77,7 @@ pub struct Table {
 pub struct Column {
     /// Its name in the first line.
     pub name: String,
-    /// Of numbers: subtracted, the mean of the training rows.
+    /// Of numbers: subtracted, the mean of the training rows, of which some may become the validation part at random.
     pub mean: f64,
     /// Of numbers: divided by, their standard deviation.
     pub std: f64,
@@ -194,6 +194,44 @@ fn moments(values: &[f64]) -> (f64, f64) {
     (mean, (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt())
 }
 
+/// The part of sample `i` of `count` that follow each other in time: 0 train, 1 validation, 2 test.
+fn by_time(i: usize, count: usize) -> usize {
+    (10 * i / count).saturating_sub(7)
+}
+
+/// Rows by their sequence, in the order of the first ones; without sequences all of them.
+fn groups(sheet: &Sheet, sequence: Option<usize>) -> Result<Vec<(String, Vec<usize>)>> {
+    let Some(column) = sequence else { return Ok(vec![(String::new(), (0..sheet.rows.len()).collect())]) };
+    let (mut groups, mut places): (Vec<(String, Vec<usize>)>, BTreeMap<&str, usize>) = Default::default();
+    for (row, (line, fields)) in sheet.rows.iter().enumerate() {
+        let name = fields[column].as_str();
+        if name.is_empty() {
+            return sheet.wrong(*line, &sheet.names[column], "is empty, but says which sequence the row belongs to");
+        }
+        let place = *places.entry(name).or_insert(groups.len());
+        if place == groups.len() {
+            groups.push((name.to_owned(), Vec::new()));
+        }
+        groups[place].1.push(row);
+    }
+    Ok(groups)
+}
+
+/// Whether means and words are learned from each row: those of the training part, of a series those that come before all that it is tested on.
+fn learned(sheet: &Sheet, parts: Option<usize>, sequence: Option<usize>, window: usize) -> Result<Vec<bool>> {
+    if let Some(parts) = parts {
+        return Ok(sheet.rows.iter().map(|(_, row)| part(&row[parts]) == Some(0)).collect());
+    }
+    let mut learned = vec![true; sheet.rows.len()];
+    if window > 0 {
+        for (_, rows) in groups(sheet, sequence)? {
+            let count = rows.len().saturating_sub(window);
+            (0..count).filter(|&i| by_time(i, count) > 0).for_each(|i| learned[rows[window + i]] = false);
+        }
+    }
+    Ok(learned)
+}
+
 /// In the order of numbers where all are, else of letters.
 fn sorted(values: BTreeSet<&str>) -> Vec<String> {
     let mut values: Vec<String> = values.into_iter().map(str::to_owned).collect();
@@ -239,8 +277,8 @@ impl Table {
                 "has one column; a table has columns to predict from and one that is predicted (or give --window N to foretell a series)";
             return Err(Error::data(&sheet.path, what));
         }
-        let learned = |row: &[String]| parts.is_none_or(|parts| part(&row[parts]) == Some(0));
-        let fields = |i: usize| sheet.rows.iter().filter(move |(_, row)| learned(row)).map(move |(_, row)| row[i].as_str());
+        let learned = learned(sheet, parts, sequence, window)?;
+        let fields = |i: usize| sheet.rows.iter().zip(&learned).filter(|(_, learned)| **learned).map(move |((_, row), _)| row[i].as_str());
         let present = |i: usize| fields(i).filter(|field| !is_missing(field));
         let columns = inputs
             .iter()
@@ -303,30 +341,9 @@ impl Table {
             columns,
         };
         if table.masked() {
-            table.steps = table.groups(sheet)?.iter().map(|(_, rows)| rows.len()).max().unwrap_or(0);
+            table.steps = groups(sheet, sequence)?.iter().map(|(_, rows)| rows.len()).max().unwrap_or(0);
         }
         Ok((table, if regression { vec![name.clone()] } else { classes }))
-    }
-
-    /// Rows by their sequence, in the order of the first ones; without sequences all of them.
-    fn groups(&self, sheet: &Sheet) -> Result<Vec<(String, Vec<usize>)>> {
-        if self.sequence.is_empty() {
-            return Ok(vec![(String::new(), (0..sheet.rows.len()).collect())]);
-        }
-        let column = sheet.column(&self.sequence)?;
-        let (mut groups, mut places): (Vec<(String, Vec<usize>)>, BTreeMap<&str, usize>) = Default::default();
-        for (row, (line, fields)) in sheet.rows.iter().enumerate() {
-            let name = fields[column].as_str();
-            if name.is_empty() {
-                return sheet.wrong(*line, &self.sequence, "is empty, but says which sequence the row belongs to");
-            }
-            let place = *places.entry(name).or_insert(groups.len());
-            if place == groups.len() {
-                groups.push((name.to_owned(), Vec::new()));
-            }
-            groups[place].1.push(row);
-        }
-        Ok(groups)
     }
 
     /// Whether samples are rows that follow each other, and not all of them have as many.
@@ -396,10 +413,11 @@ impl Table {
             skipped: Vec::new(),
         };
         let [c, h, w] = self.input();
-        for (name, rows) in self.groups(sheet)? {
-            // Rows that have all they need, with their inputs.
-            let mut whole: Vec<(usize, Vec<f32>)> = Vec::new();
-            for row in rows {
+        let sequence = (!self.sequence.is_empty()).then(|| sheet.column(&self.sequence)).transpose()?;
+        for (name, rows) in groups(sheet, sequence)? {
+            // Rows that have all they need, with their place in the group and their inputs.
+            let mut whole: Vec<(usize, usize, Vec<f32>)> = Vec::new();
+            for (place, row) in rows.into_iter().enumerate() {
                 let mut values = Vec::new();
                 let mut lacks = self.inputs(sheet, &places, row, &mut values)?;
                 let (line, fields) = &sheet.rows[row];
@@ -415,25 +433,33 @@ impl Table {
                         );
                     }
                     Some(column) => samples.skipped.push(format!("line {line}: no value in column {column}")),
-                    None => whole.push((row, values)),
+                    None => whole.push((row, place, values)),
                 }
             }
             // Where samples begin and end among these rows, and whose target is theirs.
             let forecast = self.window > 0;
+            // Where a row was left out, those around it do not follow each other.
+            let unbroken = |first: usize, last: usize| whole[last].1 - whole[first].1 == last - first;
             let spans: Vec<(std::ops::Range<usize>, Option<usize>)> = match (self.masked(), forecast) {
                 _ if whole.is_empty() => Vec::new(),
                 (true, _) => vec![(0..whole.len(), Some(whole.len() - 1))],
-                (_, true) if target.is_some() => (self.window..whole.len()).map(|next| (next - self.window..next, Some(next))).collect(),
+                (_, true) if target.is_some() => (self.window..whole.len())
+                    .filter(|&next| unbroken(next - self.window, next))
+                    .map(|next| (next - self.window..next, Some(next)))
+                    .collect(),
                 // What comes after the last row is not known yet.
-                (_, true) => (whole.len() >= self.window).then(|| (whole.len() - self.window..whole.len(), None)).into_iter().collect(),
+                (_, true) => (whole.len() >= self.window && unbroken(whole.len() - self.window, whole.len() - 1))
+                    .then(|| (whole.len() - self.window..whole.len(), None))
+                    .into_iter()
+                    .collect(),
                 _ => (0..whole.len()).map(|i| (i..i + 1, Some(i))).collect(),
             };
             if forecast && spans.is_empty() {
                 let of = if name.is_empty() { String::new() } else { format!(" of {} {name}", self.sequence) };
-                let need = self.window + target.is_some() as usize;
+                let need = self.window.saturating_add(target.is_some() as usize);
                 return Err(Error::data(
                     &sheet.path,
-                    format!("{} rows{of} are too few for --window {}, which takes {need}", whole.len(), self.window),
+                    format!("{} rows{of} are too few for --window {}, which takes {need} that follow each other", whole.len(), self.window),
                 ));
             }
             let count = spans.len();
@@ -453,7 +479,13 @@ impl Table {
                     ));
                 }
                 let begin = samples.values.len();
-                for (_, values) in &whole[span.clone()] {
+                for (row, _, values) in &whole[span.clone()] {
+                    if let Some(parts) = parts.filter(|_| self.masked())
+                        && sheet.rows[*row].1[parts] != sheet.rows[whole[0].0].1[parts]
+                    {
+                        let what = format!("{} {name} is in two parts; what is learned would be tested on itself", self.sequence);
+                        return sheet.wrong(sheet.rows[*row].0, &sheet.names[parts], what);
+                    }
                     if self.masked() {
                         samples.values.push(1.0);
                     }
@@ -463,7 +495,7 @@ impl Table {
                 let end = last.unwrap_or(span.end - 1);
                 let (line, fields) = &sheet.rows[whole[end].0];
                 // Of a series what comes later is not learned from: eight tenths are, one is for validation, the last for the test.
-                let by_time = if forecast { (10 * i / count).saturating_sub(7) } else { 0 };
+                let by_time = if forecast { by_time(i, count) } else { 0 };
                 samples.parts.push(parts.and_then(|parts| part(&fields[parts])).unwrap_or(by_time));
                 samples.names.push(if self.masked() { format!("{} {name}", self.sequence) } else { format!("line {line}") });
                 let (Some(target), Some(classes)) = (target, classes) else { continue };
@@ -647,6 +679,29 @@ mod tests {
         let samples = table.read(&path).unwrap();
         assert_eq!((samples.names.len(), samples.values.len()), (1, 2));
         near(back(samples.values[1], &table.columns[0]), 21.5);
+    }
+
+    #[test]
+    fn what_comes_later_and_gaps_are_not_learned_from() {
+        // The last tenths would change mean and deviation beyond measure.
+        let text = (0..22).fold("y\n".to_owned(), |text, t| text + &format!("{}.5\n", if t < 18 { t % 3 } else { 1000 }));
+        let table = load(&text, |o| o.window = Some(2)).unwrap().table.unwrap();
+        assert_eq!((table.columns[0].mean, table.target_mean), (1.5, 1.5));
+        // Without the fourth row there is no window over it.
+        let text = "y\n1.5\n2\n3\n?\n5\n6\n7\n8\n";
+        let with = |o: &mut TableOptions| (o.window, o.missing) = (Some(2), Some("drop".into()));
+        let data = load(text, with).unwrap();
+        let table = data.table.clone().unwrap();
+        let next: Vec<f64> = all(&data, &Some(data.train.clone())).2.iter().map(|&y| table.number(y as f64).round()).collect();
+        assert_eq!(next, [3.0, 7.0, 8.0]);
+        assert!(load("y\n1\n2\n?\n4\n5\n", with).unwrap_err().to_string().contains("that follow each other"));
+    }
+
+    #[test]
+    fn a_sequence_is_in_one_part() {
+        let text = "id,x,y,part\na,1,0,train\na,2,0,test\nb,3,1,train\nc,4,0,train\n";
+        let error = load(text, |o| o.sequence = Some("id".into())).unwrap_err().to_string();
+        assert!(error.contains("line 3, column part: id a is in two parts"), "{error}");
     }
 
     #[test]

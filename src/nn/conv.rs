@@ -6,6 +6,31 @@ use crate::error::{Error, Result};
 use crate::op::{Conv2dOptions, ConvTranspose2dOptions};
 use crate::tensor::Tensor;
 
+/// Weight and bias of a layer from and to some channels; the weight's `shape` follows from the number of groups.
+fn parameters(
+    device: &Device,
+    layer: &str,
+    [from, to]: [usize; 2],
+    groups: usize,
+    shape: impl Fn(usize) -> [usize; 4],
+    bias: bool,
+) -> Result<(Parameter, Option<Parameter>)> {
+    if groups == 0 || !from.is_multiple_of(groups) || !to.is_multiple_of(groups) {
+        return Err(Error::Shape(format!("{layer}: groups = {groups} must divide in_channels = {from} and out_channels = {to}")));
+    }
+    let shape = shape(groups);
+    let bias_init = Init::Uniform { bound: init::default_bound(shape[1..].iter().product()) };
+    let bias = bias.then(|| Parameter::new(device, &[to], bias_init)).transpose()?;
+    Ok((Parameter::new(device, &shape, Init::Default)?, bias))
+}
+
+fn show(path: &str, weight: &Parameter, bias: &Option<Parameter>, visitor: &mut dyn FnMut(String, Owned)) {
+    visitor(join(path, "weight"), Owned::Parameter(weight));
+    if let Some(bias) = bias {
+        visitor(join(path, "bias"), Owned::Parameter(bias));
+    }
+}
+
 /// `[N, C, H, W] -> [N, K, oH, oW]`, PyTorch's `Conv2d`.
 #[derive(Debug)]
 pub struct Conv2d {
@@ -27,16 +52,8 @@ impl Conv2d {
         options: Conv2dOptions,
         bias: bool,
     ) -> Result<Self> {
-        let groups = options.groups;
-        if groups == 0 || !in_channels.is_multiple_of(groups) || !out_channels.is_multiple_of(groups) {
-            return Err(Error::Shape(format!(
-                "Conv2d: groups = {groups} must divide in_channels = {in_channels} and out_channels = {out_channels}"
-            )));
-        }
-        let shape = [out_channels, in_channels / groups, kernel_size[0], kernel_size[1]];
-        let weight = Parameter::new(device, &shape, Init::Default)?;
-        let bias_init = Init::Uniform { bound: init::default_bound(shape[1..].iter().product()) };
-        let bias = bias.then(|| Parameter::new(device, &[out_channels], bias_init)).transpose()?;
+        let shape = |groups: usize| [out_channels, in_channels / groups, kernel_size[0], kernel_size[1]];
+        let (weight, bias) = parameters(device, "Conv2d", [in_channels, out_channels], options.groups, shape, bias)?;
         Ok(Conv2d { weight, bias, options })
     }
 
@@ -63,10 +80,7 @@ impl Module for Conv2d {
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {
-        visitor(join(path, "weight"), Owned::Parameter(&self.weight));
-        if let Some(bias) = &self.bias {
-            visitor(join(path, "bias"), Owned::Parameter(bias));
-        }
+        show(path, &self.weight, &self.bias, visitor);
     }
 
     fn describe(&self) -> String {
@@ -108,16 +122,8 @@ impl ConvTranspose2d {
         options: ConvTranspose2dOptions,
         bias: bool,
     ) -> Result<Self> {
-        let groups = options.conv.groups;
-        if groups == 0 || !in_channels.is_multiple_of(groups) || !out_channels.is_multiple_of(groups) {
-            return Err(Error::Shape(format!(
-                "ConvTranspose2d: groups = {groups} must divide in_channels = {in_channels} and out_channels = {out_channels}"
-            )));
-        }
-        let shape = [in_channels, out_channels / groups, kernel_size[0], kernel_size[1]];
-        let weight = Parameter::new(device, &shape, Init::Default)?;
-        let bias_init = Init::Uniform { bound: init::default_bound(shape[1..].iter().product()) };
-        let bias = bias.then(|| Parameter::new(device, &[out_channels], bias_init)).transpose()?;
+        let shape = |groups: usize| [in_channels, out_channels / groups, kernel_size[0], kernel_size[1]];
+        let (weight, bias) = parameters(device, "ConvTranspose2d", [in_channels, out_channels], options.conv.groups, shape, bias)?;
         Ok(ConvTranspose2d { weight, bias, options })
     }
 
@@ -134,10 +140,7 @@ impl Module for ConvTranspose2d {
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {
-        visitor(join(path, "weight"), Owned::Parameter(&self.weight));
-        if let Some(bias) = &self.bias {
-            visitor(join(path, "bias"), Owned::Parameter(bias));
-        }
+        show(path, &self.weight, &self.bias, visitor);
     }
 
     fn describe(&self) -> String {

@@ -171,9 +171,12 @@ impl Op {
                 Err(_) => 0,
             },
             Op::Conv(op) => 2 * op.macs(inputs, outputs),
-            Op::Recurrent(op) if op.products(inputs).is_some() => op.products(inputs).unwrap_or(0),
             Op::Layout(_) => 0,
-            _ => inputs.iter().chain(outputs).map(|s| s.shape.len()).max().unwrap_or(0) as u64,
+            _ => {
+                let largest = || inputs.iter().chain(outputs).map(|s| s.shape.len()).max().unwrap_or(0) as u64;
+                let products = if let Op::Recurrent(op) = self { op.products(inputs) } else { None };
+                products.unwrap_or_else(largest)
+            }
         }
     }
 

@@ -37,7 +37,7 @@ pub enum Recurrent {
 impl Recurrent {
     pub(super) fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         float(self, inputs)?;
-        if let Recurrent::LstmLayer { .. } | Recurrent::LstmLayerBackward { .. } = self {
+        if self.is_layer() {
             return self.infer_layer(inputs);
         }
         // The state says N and H.
@@ -97,13 +97,18 @@ impl Recurrent {
         Ok(())
     }
 
-    /// Floating-point operations of the matrix products of all steps, for `T N` rows of `H` hidden values.
+    /// The steps of a layer in the order that they are done, each with the one before it.
+    pub(crate) fn order(steps: usize, reverse: bool) -> impl DoubleEndedIterator<Item = (usize, Option<usize>)> {
+        (0..steps).map(move |i| if reverse { (steps - 1 - i, (i > 0).then(|| steps - i)) } else { (i, i.checked_sub(1)) })
+    }
+
+    /// Whether it is a whole layer, whose work is its matrix products.
+    pub(crate) fn is_layer(&self) -> bool {
+        matches!(self, Recurrent::LstmLayer { .. } | Recurrent::LstmLayerBackward { .. })
+    }
+
+    /// Floating-point operations of a layer's matrix products, for `T N` rows of `H` hidden values; none of a step.
     pub(super) fn products(&self, inputs: &[Spec]) -> Option<u64> {
-        match self {
-            Recurrent::LstmLayer { .. } | Recurrent::LstmLayerBackward { .. } => {
-                Some(2 * (inputs[0].shape.len() * inputs[1].shape[1]) as u64)
-            }
-            _ => None,
-        }
+        self.is_layer().then(|| 2 * (inputs[0].shape.len() * inputs[1].shape[1]) as u64)
     }
 }

@@ -139,7 +139,7 @@ impl Op {
             }
             // A step errs by its product and by its gates. An error passes on through the forget gate, at most 1, and through slopes of at most about 1/2 and
             // the weights, whose gain on errors of either sign is sqrt(H) times their size; the steps' errors add.
-            Op::Recurrent(super::Recurrent::LstmLayer { .. } | super::Recurrent::LstmLayerBackward { .. }) => {
+            Op::Recurrent(op) if op.is_layer() => {
                 let (steps, wide) = (inputs[0].shape[0] as f64, inputs[0].shape[2]);
                 let largest = size.inputs.iter().fold(1.0_f64.max(size.output), |a: f64, &b| a.max(b));
                 let gain = 1.0 + (wide as f64 / 4.0).sqrt() * input(1) / 2.0;

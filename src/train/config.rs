@@ -409,6 +409,7 @@ impl Settings {
             None => models::NAMES[0].into(),
         });
         let masked = table.is_some_and(Table::masked);
+        let default = if numbers { "loss" } else { "accuracy" };
         let config = Config {
             data: self.data.unwrap_or_else(|| data.name.clone()),
             model: if masked && models::RECURRENT.contains(&model.as_str()) { model + models::MASKED } else { model },
@@ -450,7 +451,7 @@ impl Settings {
             l1: self.l1.unwrap_or(0.0),
             ema: self.ema.unwrap_or(0.0),
             val_fraction: self.val_fraction.unwrap_or(data.val_fraction()),
-            best_by: self.best_by.unwrap_or_else(|| if numbers { "loss" } else { "accuracy" }.into()),
+            best_by: self.best_by.unwrap_or_else(|| default.into()),
             patience: self.patience.unwrap_or(0),
             augment,
             precision: self.precision.unwrap_or_else(|| PRECISIONS[0].into()),
@@ -495,7 +496,6 @@ impl Settings {
                 return bad(flag, name, &format!("use one of {}", known.join(", ")));
             }
         }
-        let default = if numbers { "loss" } else { "accuracy" };
         if numbers {
             if config.best_by != default {
                 return bad("best-by", &config.best_by, "of numbers there is the loss alone");

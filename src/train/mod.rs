@@ -1,41 +1,43 @@
 //! The training loop: batches in, checkpoints and events out.
 
+mod answers;
 mod batch_size;
 mod classifier;
 mod config;
 mod explain;
 mod frozen;
+mod gradients;
+mod loss;
 mod range;
 mod report;
 mod run;
 
+pub use answers::{Answers, answers, evaluate};
 pub use batch_size::{Auto, BatchSize, fastest_batch_size, memory};
 pub use classifier::{Answer, Classifier, Trained};
 pub use config::{BACKBONE, BestBy, CLASS_WEIGHTS, Config, LOSSES, NUMBER_LOSSES, PRECISIONS, Settings};
 pub use explain::{Heat, grad_cam};
 #[cfg(feature = "image")]
 pub use explain::{Suspect, suspects};
+pub use gradients::GRADIENT_DECADES;
 pub use range::{lr_range, suggest_lr};
 #[cfg(feature = "image")]
 pub use report::audit;
 pub use report::comparison;
 pub use run::{Best, Run, State};
 
-use crate::autodiff::no_grad;
 use crate::data::augment::Mix;
 use crate::data::{Batch, Dataset, Loader, LoaderOptions, Part};
 use crate::device::Device;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::safetensors;
-use crate::metrics::{Measured, Numbers, Predictions};
+use crate::metrics::Measured;
 use crate::models;
-use crate::nn::{self, Context, Module, Sequential, loss};
-use crate::op::{CrossEntropyOptions, Unary};
+use crate::nn::{self, Context, Module, Sequential};
 use crate::optim::{Ema, LossScaling, Optimizer, ParamGroup, Schedule};
 use crate::tensor::Tensor;
-use crate::tensor::ops::Reduction;
 use frozen::{Tail, freeze};
+use loss::batch_loss;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,9 +82,6 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient_histograms: Option<Vec<(String, Vec<u64>)>>,
 }
-
-/// Powers of ten between which absolute gradients are counted: below 10^-12, from there to 10^-11, ..., from 10^1 on.
-pub const GRADIENT_DECADES: std::ops::RangeInclusive<i32> = -12..=1;
 
 impl Event {
     /// The event as one line of JSON; what is not finite is null.
@@ -130,78 +129,6 @@ pub struct Outcome {
     pub verdict: Vec<String>,
     /// The file for people.
     pub report: PathBuf,
-}
-
-/// What a module answers on a part of a data set, in its order.
-///
-/// # Errors
-/// Errors of the device; [`Error::Shape`] when the images do not fit the module.
-pub fn evaluate(
-    module: &dyn Module,
-    data: &Dataset,
-    part: &Arc<Part>,
-    device: &Device,
-    batch_size: usize,
-    workers: usize,
-) -> Result<Predictions> {
-    let _guard = no_grad();
-    let mut predictions = Predictions::new(data.classes.len());
-    for batch in Loader::new(data, part, LoaderOptions { batch_size, workers, ..Default::default() })? {
-        let batch = batch?;
-        let x = Tensor::from_slice(device, &[batch.len(), data.channels, data.height, data.width], &batch.images)?;
-        let logits = module.forward(&mut Context::eval(), &x)?;
-        predictions.add(&logits.to_vec_blocking::<f32>()?, &batch.targets);
-    }
-    Ok(predictions)
-}
-
-/// What a module answers on a part of a data set.
-#[derive(Debug, Clone)]
-pub enum Answers {
-    /// Where classes were asked for.
-    Classes(Predictions),
-    /// Where numbers were.
-    Numbers(Numbers),
-}
-
-impl Answers {
-    /// How good they are.
-    ///
-    /// # Errors
-    /// None: numbers and their targets are as many.
-    pub fn measure(&self) -> Result<Measured> {
-        match self {
-            Answers::Classes(predictions) => Ok(Measured::Classes(predictions.scores())),
-            Answers::Numbers(numbers) => numbers.measure(),
-        }
-    }
-}
-
-/// What a module answers on a part of a data set of classes or of numbers, in its order.
-///
-/// # Errors
-/// As [`evaluate`].
-pub fn answers(
-    module: &dyn Module,
-    data: &Dataset,
-    part: &Arc<Part>,
-    device: &Device,
-    batch_size: usize,
-    workers: usize,
-) -> Result<Answers> {
-    let Some(table) = data.table.as_ref().filter(|table| table.regression) else {
-        return evaluate(module, data, part, device, batch_size, workers).map(Answers::Classes);
-    };
-    let _guard = no_grad();
-    let mut numbers = Numbers { scale: table.target_std, ..Numbers::default() };
-    for batch in Loader::new(data, part, LoaderOptions { batch_size, workers, ..Default::default() })? {
-        let batch = batch?;
-        let x = Tensor::from_slice(device, &[batch.len(), data.channels, data.height, data.width], &batch.images)?;
-        let answers = module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?;
-        numbers.answers.extend(answers.iter().map(|&v| table.number(v as f64)));
-        numbers.targets.extend(batch.numbers.iter().map(|&v| table.number(v as f64)));
-    }
-    Ok(Answers::Numbers(numbers))
 }
 
 /// Trains `run` from where it stands to its end.
@@ -305,95 +232,6 @@ fn training_batches(config: &Config, data: &Dataset, epoch: u64, first_batch: us
     Loader::new(data, &data.train, options)
 }
 
-/// The loss of a batch: `network`, the whole module or what follows its frozen layers, in the precision of the configuration, then [`objective`].
-#[expect(clippy::too_many_arguments, reason = "all that a batch's loss depends on")]
-fn batch_loss(
-    config: &Config,
-    network: &dyn Module,
-    module: &Sequential,
-    context: &mut Context,
-    weight: Option<&Tensor>,
-    x: &Tensor,
-    target: &Tensor,
-    mix: Option<&Mix>,
-) -> Result<Tensor> {
-    // What the layers make of it has the type of the input; weights, statistics and the loss are f32.
-    let x = if config.half() { x.cast(DType::F16)? } else { x.clone() };
-    let logits = network.forward(context, &x)?.cast(DType::F32)?;
-    objective(config, module, weight, &logits, target, mix)
-}
-
-/// What is minimised: the loss of the logits with smoothed, weighted and mixed classes, or of numbers, and the sum of absolute weights.
-fn objective(
-    config: &Config,
-    module: &Sequential,
-    weight: Option<&Tensor>,
-    logits: &Tensor,
-    target: &Tensor,
-    mix: Option<&Mix>,
-) -> Result<Tensor> {
-    let other = mix.map(|mix| Tensor::from_slice(logits.device(), &[mix.targets.len()], &mix.targets)).transpose()?;
-    let mixed = mix.map(|mix| mix.share as f64).zip(other);
-    let mut loss = match config.loss.as_str() {
-        name if target.dtype().is_float() => match name {
-            "mae" => loss::l1(logits, target, Reduction::Mean)?,
-            "huber" => loss::huber(logits, target, 1.0, Reduction::Mean)?,
-            _ => loss::mse(logits, target, Reduction::Mean)?,
-        },
-        "cross-entropy" => {
-            let smoothed = CrossEntropyOptions { label_smoothing: config.label_smoothing, ..Default::default() };
-            let entropy = |target: &Tensor| match weight {
-                Some(weight) => logits.cross_entropy(target, Some(weight), smoothed, Reduction::Mean),
-                None => logits.cross_entropy(target, None, smoothed, Reduction::None)?.mean(None, false),
-            };
-            blend(entropy(target)?, mixed, entropy)?
-        }
-        name => {
-            let smoothing = config.label_smoothing;
-            let classes = config.classes.len();
-            let hot = |target: &Tensor| target.one_hot(classes)?.cast(logits.dtype())?.affine(1.0 - smoothing, smoothing / classes as f64);
-            classwise(name, logits, &blend(hot(target)?, mixed, hot)?, weight)?
-        }
-    };
-    if config.l1 > 0.0 {
-        for (_, parameter) in nn::named_parameters(module) {
-            if parameter.is_trainable() && parameter.shape().iter().count() >= 2 {
-                loss = loss.add(&parameter.tensor().unary(Unary::Abs)?.sum(None, false)?.affine(config.l1, 0.0)?)?;
-            }
-        }
-    }
-    Ok(loss)
-}
-
-/// `share` of a figure of the classes, and the rest of that of the classes which were mixed in.
-fn blend(own: Tensor, mixed: Option<(f64, Tensor)>, of: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    match mixed {
-        Some((share, other)) => own.affine(share, 0.0)?.add(&of(&other)?.affine(1.0 - share, 0.0)?),
-        None => Ok(own),
-    }
-}
-
-/// The mean over the samples, weighted by their classes, of a loss that is summed over the classes, for logits and shares of the classes `t`, both `[N, C]`: `focal` and `bce` of each
-/// class against the rest; `mse`, `(softmax(x) - t)^2` (Brier 1950); `hinge`, `t max(0, 1 - x) + (1 - t) max(0, 1 + x)`.
-fn classwise(name: &str, logits: &Tensor, target: &Tensor, weight: Option<&Tensor>) -> Result<Tensor> {
-    let losses = match name {
-        // Without the weight of positive samples, whose place the weights of classes take.
-        "focal" => loss::sigmoid_focal(logits, target, -1.0, 2.0, Reduction::None)?,
-        "bce" => loss::binary_cross_entropy_with_logits(logits, target, None, None, Reduction::None)?,
-        "mse" => loss::mse(&logits.softmax(1)?, target, Reduction::None)?,
-        _ => {
-            let (yes, no) = (logits.affine(-1.0, 1.0)?.relu()?, logits.affine(1.0, 1.0)?.relu()?);
-            target.mul(&yes)?.add(&target.affine(-1.0, 1.0)?.mul(&no)?)?
-        }
-    };
-    let mut losses = losses.sum(Some(&[1]), false)?;
-    if let Some(weight) = weight {
-        // Of samples: a class's weight on its column would count its absence as much as its presence.
-        losses = losses.mul(&target.mul(weight)?.sum(Some(&[1]), false)?)?;
-    }
-    losses.mean(None, false)
-}
-
 /// The trainable parameters in groups: the last layer's and the others', with and without weight decay.
 fn groups(module: &Sequential, config: &Config) -> Vec<ParamGroup> {
     let head = format!("{}.", models::head(module));
@@ -421,44 +259,6 @@ fn class_weights(config: &Config, part: &Part, device: &Device) -> Result<Option
     let weights: Vec<f32> =
         counts.iter().map(|&count| if count == 0 { 0.0 } else { part.len() as f32 / (present * count) as f32 }).collect();
     Tensor::from_slice(device, &[weights.len()], &weights).map(Some)
-}
-
-/// The norm of the gradient of each layer's weights, those with two or more dimensions, as it is without loss scaling.
-fn gradient_norms(module: &Sequential, optimizer: &Optimizer) -> Result<Vec<(String, f64)>> {
-    let _guard = no_grad();
-    let scale = optimizer.loss_scale().map(Tensor::to_vec_blocking::<f32>).transpose()?.map_or(1.0, |scale| scale[0] as f64);
-    let (mut names, mut squares) = (Vec::new(), Vec::new());
-    for (name, parameter) in nn::named_parameters(module) {
-        if let Some(gradient) = parameter.grad().filter(|_| parameter.is_trainable() && parameter.shape().rank() >= 2) {
-            names.push(name);
-            squares.push(gradient.unary(Unary::Square)?.sum(None, false)?.reshape(&[1])?);
-        }
-    }
-    if squares.is_empty() {
-        return Ok(Vec::new());
-    }
-    let squares = Tensor::concat(&squares.iter().collect::<Vec<_>>(), 0)?.to_vec_blocking::<f32>()?;
-    // A step that overflowed says nothing of its layers.
-    let norms = names.into_iter().zip(squares).map(|(name, square)| (name, (square as f64).sqrt() / scale));
-    Ok(norms.filter(|(_, norm)| norm.is_finite()).collect())
-}
-
-/// How many gradients of each layer's weights lie between the powers of ten.
-fn gradient_histograms(module: &Sequential, optimizer: &Optimizer) -> Result<Vec<(String, Vec<u64>)>> {
-    let scale = optimizer.loss_scale().map(Tensor::to_vec_blocking::<f32>).transpose()?.map_or(1.0, |scale| scale[0]);
-    let mut all = Vec::new();
-    for (name, parameter) in nn::named_parameters(module) {
-        let Some(gradient) = parameter.grad().filter(|_| parameter.is_trainable() && parameter.shape().rank() >= 2) else { continue };
-        let mut counts = vec![0; GRADIENT_DECADES.count() + 1];
-        for value in gradient.to_vec_blocking::<f32>()? {
-            let decade = (value.abs() / scale).log10().floor();
-            // The logarithm of 0 is below all, NaN is no size.
-            let place = (decade as i32).saturating_sub(GRADIENT_DECADES.start() - 1).clamp(0, counts.len() as i32 - 1);
-            counts[place as usize] += u64::from(!decade.is_nan());
-        }
-        all.push((name, counts));
-    }
-    Ok(all)
 }
 
 /// Writes a run's `report.html` again, from its weights and its metrics; returns where it is.
@@ -618,8 +418,8 @@ impl Trainer<'_> {
             total = Some(total.map_or(Ok(loss.clone()), |sum| sum.add(&loss))?);
         }
         if last {
-            self.state.gradient_norms = gradient_norms(&self.module, &self.optimizer)?;
-            self.histograms = options.log_gradients.then(|| gradient_histograms(&self.module, &self.optimizer)).transpose()?;
+            self.state.gradient_norms = gradients::norms(&self.module, &self.optimizer)?;
+            self.histograms = options.log_gradients.then(|| gradients::histograms(&self.module, &self.optimizer)).transpose()?;
         }
         let mut update = || -> Result<()> {
             if config.clip_grad_norm > 0.0 {
@@ -837,23 +637,6 @@ mod tests {
                 }
                 _ => self.0.run(op, inputs, outputs),
             }
-        }
-    }
-
-    #[test]
-    fn weights_of_classes_weigh_samples() {
-        let device = Device::cpu(1).unwrap();
-        let logits = Tensor::from_slice(&device, &[2, 2], &[0.3f32, -0.2, 1.5, 0.7]).unwrap();
-        let target = Tensor::from_slice(&device, &[2, 2], &[1.0f32, 0.0, 0.0, 1.0]).unwrap();
-        let weight = Tensor::from_slice(&device, &[2], &[1.0f32, 3.0]).unwrap();
-        for name in &LOSSES[1..] {
-            let of = |rows: std::ops::Range<usize>, weight: Option<&Tensor>| {
-                let part = |t: &Tensor| t.narrow(0, rows.start, rows.len()).unwrap();
-                classwise(name, &part(&logits), &part(&target), weight).unwrap().item_blocking().unwrap()
-            };
-            let (first, second) = (of(0..1, None), of(1..2, None));
-            assert!((of(0..2, None) - (first + second) / 2.0).abs() < 1e-6, "{name}");
-            assert!((of(0..2, Some(&weight)) - (first + 3.0 * second) / 2.0).abs() < 1e-5, "{name}");
         }
     }
 

@@ -300,12 +300,8 @@ impl Backend for Cpu {
             Some(DType::F64) => self.dispatch::<f64>(op, &mut args),
             _ => self.dispatch::<f32>(op, &mut args),
         };
-        let worth = PARALLEL_FLOPS[!matches!(
-            op,
-            Op::Matmul(_)
-                | Op::Conv(_)
-                | Op::Recurrent(crate::op::Recurrent::LstmLayer { .. } | crate::op::Recurrent::LstmLayerBackward { .. })
-        ) as usize];
+        let products = matches!(op, Op::Matmul(_) | Op::Conv(_)) || matches!(op, Op::Recurrent(op) if op.is_layer());
+        let worth = PARALLEL_FLOPS[!products as usize];
         if self.fast && self.threads.current_num_threads() > 1 && op.flops(&specs, &out_specs) > worth {
             self.threads.install(call)
         } else {

@@ -72,11 +72,6 @@ fn gather(entries: &[Operand], operand: &Operand, plan: &mut Plan) -> Result<()>
     plan_op(&Op::Layout(Layout::Concat { dim: 0 }), &rows, std::slice::from_ref(operand), plan)
 }
 
-/// The steps of a layer in the order that they are done, each with the one before it.
-fn order(steps: usize, reverse: bool) -> impl DoubleEndedIterator<Item = (usize, Option<usize>)> {
-    (0..steps).map(move |i| if reverse { (steps - 1 - i, (i > 0).then(|| steps - i)) } else { (i, i.checked_sub(1)) })
-}
-
 /// Each step a product and [`Recurrent::Lstm`]. No kernel may read and write one buffer, so states are gathered at the end.
 fn layer(reverse: bool, inputs: &[Operand], outputs: &[Operand], plan: &mut Plan) -> Result<()> {
     let ([gates_x, weight, first], [states, act]) = (inputs, outputs) else { return Ok(()) };
@@ -85,7 +80,7 @@ fn layer(reverse: bool, inputs: &[Operand], outputs: &[Operand], plan: &mut Plan
     let product = Op::Matmul(Matmul { transpose_a: false, transpose_b: true, bias: false });
     let next = (0..steps).map(|_| plan.scratch(first.spec)).collect::<Result<Vec<_>>>()?;
     let acts = entries(act, plan)?;
-    for (t, before) in order(steps, reverse) {
+    for (t, before) in Recurrent::order(steps, reverse) {
         let state = before.map_or(first, |before| &next[before]);
         // h is the first half of a state.
         plan_op(
@@ -111,7 +106,7 @@ fn layer_backward(reverse: bool, inputs: &[Operand], outputs: &[Operand], plan: 
     let sum = Op::Elementwise(Elementwise::Binary(Binary::Add));
     let d = entries(dgates, plan)?;
     let mut carry: Option<Operand> = None;
-    for (t, before) in order(steps, reverse).rev() {
+    for (t, before) in Recurrent::order(steps, reverse).rev() {
         let mut upstream = read(dstates, t, plan)?;
         if let Some(carry) = carry {
             let both = plan.scratch(first.spec)?;
