@@ -447,6 +447,9 @@ struct BenchArgs {
     /// Show at the end where each workload's time went, operation by operation
     #[arg(long)]
     profile: bool,
+    /// Instead of a budget, N calls in ten parts: the time of a call and the memory after each, which should both stay as they are
+    #[arg(long, value_name = "N", conflicts_with_all = ["profile", "budget"])]
+    calls: Option<usize>,
     /// One call of the first workload, for measuring a start from outside
     #[arg(long, hide = true)]
     one_step: bool,

@@ -127,6 +127,58 @@ fn time(call: &mut Call, budget: f64, longest: f64) -> Result<Option<Timing>> {
     Ok(Some(Timing { seconds, calls, other_load: before.zip(busy()).map_or(0.0, other) }))
 }
 
+/// Parts of a long run, after each of which it is looked at.
+const PARTS: usize = 10;
+
+/// Megabytes of this process that are in memory; `None` where /proc does not tell.
+fn resident() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?;
+    kilobytes.parse::<f64>().ok().map(|kilobytes| kilobytes / 1024.0)
+}
+
+/// `calls` calls of a workload in [`PARTS`] parts: does anything grow?
+fn endure(name: &str, call: &mut Call, calls: usize, device: &Device, json: bool) -> Result<()> {
+    // What is made once is no growth.
+    for _ in 0..3 {
+        read(&call()?)?;
+    }
+    let mut times = Vec::new();
+    for part in 0..PARTS {
+        let (from, to) = (part * calls / PARTS, (part + 1) * calls / PARTS);
+        let begun = Instant::now();
+        let mut last = Vec::new();
+        for i in from..to {
+            last = call()?;
+            // A loss is read now and then, as in a training.
+            if i % 100 == 99 {
+                read(&last)?;
+            }
+        }
+        read(&last)?;
+        let milliseconds = begun.elapsed().as_secs_f64() * 1e3 / (to - from) as f64;
+        times.push(milliseconds);
+        let (memory, resident) = (device.memory(), resident());
+        let [live, pooled] = [memory.live_bytes, memory.pooled_bytes].map(|bytes| bytes as f64 / 1048576.0);
+        if json {
+            say(json!({
+                "peer": "mappa", "version": env!("CARGO_PKG_VERSION"), "device": device.name(), "workload": name, "metric": "endurance",
+                "calls": to, "ms": milliseconds, "resident_mib": resident, "live_mib": live, "pooled_mib": pooled,
+            }));
+        } else {
+            let resident = resident.map_or("not known".into(), |resident| format!("{resident:.1} MiB"));
+            say(format!(
+                "{name:26} {to:>8} calls, {milliseconds:.3} ms each; process {resident}, device {live:.1} MiB in use, {pooled:.1} MiB free"
+            ));
+        }
+    }
+    if !json {
+        let drift = 100.0 * (times[PARTS - 1] / times[0] - 1.0);
+        say(format!("{name:26} the last tenth took {:.1} % {} than the first", drift.abs(), if drift < 0.0 { "less" } else { "more" }));
+    }
+    Ok(())
+}
+
 /// From before a process is started until its first training step of train_lenet5 is done and its loss read: five times.
 fn startup(args: &BenchArgs) -> Result<Timing> {
     let binary = std::env::current_exe().map_err(|e| Error::Device(format!("bench startup: this program's own file is not known: {e}")))?;
@@ -165,6 +217,20 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
     if args.one_step {
         let (mut call, _) = workload(chosen[0], &device)?;
         read(&call()?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(calls) = args.calls {
+        if calls < PARTS {
+            return Err(Error::Config(format!("--calls {calls} must be at least {PARTS}")));
+        }
+        note(format!("device  {line}"));
+        for name in chosen {
+            if name == "startup" {
+                return Err(Error::Config("--calls: startup is not a call that can be repeated".into()));
+            }
+            let (mut call, _) = workload(name, &device)?;
+            endure(name, &mut call, calls, &device, args.device.json)?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let kind = device.capabilities().kind;
