@@ -103,20 +103,23 @@ pub fn update<const N: usize>(arrays: [&mut [f32]; N], x: &[f32], f: impl Fn([&m
     let mut rest = arrays.map(|array| array.chunks_mut(n));
     let chunks = x.chunks(n).map(|x| (rest.each_mut().map(|array| array.next().unwrap_or_default()), x));
     for_each(chunks.collect(), |(arrays, x): ([&mut [f32]; N], &[f32])| {
-        vectorized(|| {
-            // Blocks of a constant size: no checks within, so that they vectorise.
-            let (x_blocks, x_rest) = x.as_chunks::<LANES>();
-            let mut arrays = arrays.map(|array| array.as_chunks_mut::<LANES>());
-            for (b, x) in x_blocks.iter().enumerate() {
-                let mut blocks = arrays.each_mut().map(|(blocks, _)| &mut blocks[b]);
-                for i in 0..LANES {
-                    f(blocks.each_mut().map(|block| &mut block[i]), x[i]);
+        vectorized(
+            #[inline(always)]
+            || {
+                // Blocks of a constant size: no checks within, so that they vectorise.
+                let (x_blocks, x_rest) = x.as_chunks::<LANES>();
+                let mut arrays = arrays.map(|array| array.as_chunks_mut::<LANES>());
+                for (b, x) in x_blocks.iter().enumerate() {
+                    let mut blocks = arrays.each_mut().map(|(blocks, _)| &mut blocks[b]);
+                    for i in 0..LANES {
+                        f(blocks.each_mut().map(|block| &mut block[i]), x[i]);
+                    }
                 }
-            }
-            for (i, &x) in x_rest.iter().enumerate() {
-                f(arrays.each_mut().map(|(_, rest)| &mut rest[i]), x);
-            }
-        });
+                for (i, &x) in x_rest.iter().enumerate() {
+                    f(arrays.each_mut().map(|(_, rest)| &mut rest[i]), x);
+                }
+            },
+        );
     });
 }
 
@@ -140,24 +143,40 @@ pub fn sum(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
     sums.iter().sum()
 }
 
-/// The sums of `f(a, b)` in f64.
-#[inline(always)]
-pub fn sum2(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> [f64; 2]) -> [f64; 2] {
-    let mut sums = [[0.0f64; SUMS]; 2];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<SUMS>(), b.as_chunks::<SUMS>());
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..SUMS {
-            let terms = f(a[i] as f64, b[i] as f64);
-            sums[0][i] += terms[0];
-            sums[1][i] += terms[1];
+/// Sums in f64 that go on from slice to slice.
+pub struct Sums<const N: usize>([[f64; SUMS]; N]);
+
+impl<const N: usize> Sums<N> {
+    #[inline(always)]
+    pub fn new() -> Self {
+        Sums([[0.0; SUMS]; N])
+    }
+
+    /// Adds `f(a, b)` of each pair.
+    #[inline(always)]
+    pub fn add(&mut self, a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> [f64; N]) {
+        let sums = &mut self.0;
+        let mut one = |i: usize, a: f32, b: f32| {
+            let terms = f(a as f64, b as f64);
+            for n in 0..N {
+                sums[n][i] += terms[n];
+            }
+        };
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<SUMS>(), b.as_chunks::<SUMS>());
+        for (a, b) in a.iter().zip(b) {
+            for i in 0..SUMS {
+                one(i, a[i], b[i]);
+            }
+        }
+        for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
+            one(i, a, b);
         }
     }
-    for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
-        let terms = f(a as f64, b as f64);
-        sums[0][i] += terms[0];
-        sums[1][i] += terms[1];
+
+    #[inline(always)]
+    pub fn total(&self) -> [f64; N] {
+        self.0.map(|sums| sums.iter().sum())
     }
-    sums.map(|sums| sums.iter().sum())
 }
 
 /// `e^x` within 2 ulp, by a polynomial on `[-ln 2 / 2, ln 2 / 2]` (the coefficients of S. Moshier's Cephes library, `expf`) and a power of two.
@@ -234,6 +253,8 @@ mod tests {
         let plain = sum(&x, |v| v * v);
         assert_eq!(plain, vectorized(|| sum(&x, |v| v * v)));
         assert!((plain - x.iter().map(|&v| (v as f64).powi(2)).sum::<f64>()).abs() < 1e-12);
-        assert_eq!(vectorized(|| sum2(&x, &x, |a, b| [a * b, a]))[0], plain);
+        let mut sums = Sums::new();
+        vectorized(|| sums.add(&x, &x, |a, b| [a * b, a]));
+        assert_eq!(sums.total()[0], plain);
     }
 }
