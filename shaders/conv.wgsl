@@ -4,6 +4,10 @@
 //           for the pixels (h,w) of one remainder by the strides and the taps whose quotients are whole there
 //   PASS 2  dw[k,c,i,j] = sum_{n,oh,ow} dy[n,k,oh,ow] x[n,c,oh s + i d - p, ow s + j d - p]            rows k, columns (c,i,j), sum over (n,oh,ow)
 //
+// Or, for 3x3 kernels with stride 1, as minimal filtering: the entries input_tiles, kernel_tiles, output_tiles, gradient_tiles and kernel_gradients are the
+// transforms around products of the matmul kernel. Bindings: 0 what is transformed (read), of output_tiles 1 the bias (read), then the result (read_write) and
+// params; one invocation a tile or kernel and a channel, TILE_WG a workgroup, folded to 2-D.
+//
 // Layout     x, dx [N, C, H, W]   w, dw [K, C/groups, kH, kW]   y, dy [N, K, oH, oW], f32 or f16, row-major
 // Bindings   0, 1 the operands in the order of the formulas (read)   2 bias (read; anything when BIAS is false)
 //            3 the result (read_write)   4 params (uniform)
@@ -11,7 +15,7 @@
 //            [splits, K, C/groups, kH, kW], which the reduce kernel then adds in a fixed order: no atomics, the same bits every time;
 //            of f16 operands they are f32 (R).
 // Overrides  PASS, BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl in its place
-// Precision  the terms of one split summed in f32, in order.
+// Precision  the terms of one split summed in f32, in order. Tiles: errors are relative to the largest number of a tile.
 //#include shared/f32.wgsl
 
 override PASS: u32 = 0u;
@@ -59,8 +63,9 @@ struct Params {
     taps_w: u32,
     reach_h: u32,
     reach_w: u32,
+    // Tiles of 2x2 results: size_h x size_w of them an image. A dispatch makes `tiles` in each of `splits` parts, from number first_tile on.
+    first_tile: u32,
     pad0: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(0) var<storage, read> first: array<T>;
@@ -68,6 +73,12 @@ struct Params {
 @group(0) @binding(2) var<storage, read> bias: array<T>;
 @group(0) @binding(3) var<storage, read_write> result: array<R>;
 @group(0) @binding(4) var<uniform> params: Params;
+// The entries for tiles.
+@group(0) @binding(1) var<storage, read_write> places: array<f32>;
+@group(0) @binding(2) var<uniform> params2: Params;
+@group(0) @binding(1) var<storage, read> tile_bias: array<f32>;
+@group(0) @binding(2) var<storage, read_write> planes: array<f32>;
+@group(0) @binding(3) var<uniform> params3: Params;
 
 var<private> channel_group: u32;
 var<private> split: u32;
@@ -237,4 +248,169 @@ fn conv2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     let from_term = part * params.terms_a_split;
     let to_term = min(from_term + params.terms_a_split, params.terms);
     tile_product(tile % params.row_tiles * ROWS, tile / params.row_tiles * COLS, lane, from_term, to_term);
+}
+
+// Minimal filtering, F(2x2, 3x3): src/backend/cpu/conv/winograd.rs has the formulas. Between the transforms everything is [part][place of 16][channel][tile]
+// or [place][row][column], so that a part of a pass is 16 products.
+const TILE_WG: u32 = 64u;
+const PLACES: u32 = 16u;
+
+fn pixel(plane: u32, h: u32, w: u32, inside: bool) -> f32 {
+    // Above or left of the image they wrapped around to huge numbers, which are outside like any other.
+    if !inside || h >= params2.h || w >= params2.w { return 0.0; }
+    return f32(first[plane + h * params2.w + w]);
+}
+
+fn pixels(plane: u32, h: u32, w: u32, inside: bool) -> vec4<f32> {
+    return vec4(pixel(plane, h, w, inside), pixel(plane, h, w + 1u, inside), pixel(plane, h, w + 2u, inside), pixel(plane, h, w + 3u, inside));
+}
+
+// A row of places, `step` apart.
+fn put_row(at: u32, step: u32, row: vec4<f32>) {
+    places[at] = row.x;
+    places[at + step] = row.y;
+    places[at + 2u * step] = row.z;
+    places[at + 3u * step] = row.w;
+}
+
+// v B, and v A^T with the last two of v 0.
+fn along_input(v: vec4<f32>) -> vec4<f32> { return vec4(v.x - v.z, v.y + v.z, v.z - v.y, v.y - v.w); }
+fn along_gradient(v: vec4<f32>) -> vec4<f32> { return vec4(v.x, v.x + v.y, v.x - v.y, -v.y); }
+
+// B^T d B of tile t of a part and a channel.
+@compute @workgroup_size(TILE_WG)
+fn input_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * TILE_WG + lane;
+    if i >= params2.splits * params2.c * params2.tiles { return; }
+    let t = i % params2.tiles;
+    let channel = i / params2.tiles % params2.c;
+    let part = i / params2.tiles / params2.c;
+    let tile = params2.first_tile + part * params2.tiles + t;
+    let image = tile / (params2.size_h * params2.size_w);
+    let h = 2u * (tile / params2.size_w % params2.size_h) - params2.pad_h;
+    let w = 2u * (tile % params2.size_w) - params2.pad_w;
+    let inside = image < params2.n;
+    let plane = (image * params2.c + channel) * params2.h * params2.w;
+    let a = pixels(plane, h, w, inside);
+    let b = pixels(plane, h + 1u, w, inside);
+    let c = pixels(plane, h + 2u, w, inside);
+    let d = pixels(plane, h + 3u, w, inside);
+    let step = params2.c * params2.tiles;
+    let at = part * PLACES * step + channel * params2.tiles + t;
+    put_row(at, step, along_input(a - c));
+    put_row(at + 4u * step, step, along_input(b + c));
+    put_row(at + 8u * step, step, along_input(c - b));
+    put_row(at + 12u * step, step, along_input(b - d));
+}
+
+// A dy A^T of tile t of a part and a channel of dy, whose sizes are here n, c, h and w.
+@compute @workgroup_size(TILE_WG)
+fn gradient_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * TILE_WG + lane;
+    if i >= params2.splits * params2.c * params2.tiles { return; }
+    let t = i % params2.tiles;
+    let channel = i / params2.tiles % params2.c;
+    let part = i / params2.tiles / params2.c;
+    let tile = params2.first_tile + part * params2.tiles + t;
+    let image = tile / (params2.size_h * params2.size_w);
+    let h = 2u * (tile / params2.size_w % params2.size_h);
+    let w = 2u * (tile % params2.size_w);
+    let inside = image < params2.n;
+    let plane = (image * params2.c + channel) * params2.h * params2.w;
+    let a = vec4(pixel(plane, h, w, inside), pixel(plane, h, w + 1u, inside), 0.0, 0.0);
+    let b = vec4(pixel(plane, h + 1u, w, inside), pixel(plane, h + 1u, w + 1u, inside), 0.0, 0.0);
+    let step = params2.c * params2.tiles;
+    let at = part * PLACES * step + channel * params2.tiles + t;
+    put_row(at, step, along_gradient(a));
+    put_row(at + 4u * step, step, along_gradient(a + b));
+    put_row(at + 8u * step, step, along_gradient(a - b));
+    put_row(at + 12u * step, step, along_gradient(-b));
+}
+
+fn along_kernel(v: vec3<f32>) -> vec4<f32> {
+    let sum = v.x + v.z;
+    return vec4(v.x, 0.5 * (sum + v.y), 0.5 * (sum - v.y), v.z);
+}
+
+// G g G^T of the kernel of result channel `row` and source channel `col`; for the input's gradient (PASS 1) of the kernel turned around.
+@compute @workgroup_size(TILE_WG)
+fn kernel_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * TILE_WG + lane;
+    if i >= params2.k * params2.c { return; }
+    let row = i / params2.c;
+    let col = i % params2.c;
+    let at = select(i, col * params2.k + row, PASS == 1u) * 9u;
+    var taps: array<f32, 9>;
+    for (var tap = 0u; tap < 9u; tap++) { taps[tap] = f32(first[at + select(tap, 8u - tap, PASS == 1u)]); }
+    let a = vec3(taps[0], taps[1], taps[2]);
+    let b = vec3(taps[3], taps[4], taps[5]);
+    let c = vec3(taps[6], taps[7], taps[8]);
+    let step = params2.k * params2.c;
+    put_row(i, step, along_kernel(a));
+    put_row(i + 4u * step, step, along_kernel(0.5 * (a + c + b)));
+    put_row(i + 8u * step, step, along_kernel(0.5 * (a + c - b)));
+    put_row(i + 12u * step, step, along_kernel(c));
+}
+
+fn place_row(at: u32, step: u32) -> vec4<f32> {
+    return vec4(f32(first[at]), f32(first[at + step]), f32(first[at + 2u * step]), f32(first[at + 3u * step]));
+}
+
+fn along_output(v: vec4<f32>) -> vec2<f32> { return vec2(v.x + v.y + v.z, v.y - v.z - v.w); }
+
+fn put_results(at: u32, w: u32, results: vec2<f32>) {
+    planes[at] = results.x;
+    if w + 1u < params3.ow { planes[at + 1u] = results.y; }
+}
+
+// A^T m A + bias of tile t and a result channel: two rows of two results, less what is behind the image.
+@compute @workgroup_size(TILE_WG)
+fn output_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * TILE_WG + lane;
+    if i >= params3.k * params3.tiles { return; }
+    let channel = i / params3.tiles;
+    let tile = params3.first_tile + i % params3.tiles;
+    let image = tile / (params3.size_h * params3.size_w);
+    let h = 2u * (tile / params3.size_w % params3.size_h);
+    let w = 2u * (tile % params3.size_w);
+    let step = params3.k * params3.tiles;
+    let a = place_row(i, step);
+    let b = place_row(i + 4u * step, step);
+    let c = place_row(i + 8u * step, step);
+    let d = place_row(i + 12u * step, step);
+    var add = 0.0;
+    if BIAS { add = f32(tile_bias[channel]); }
+    let at = ((image * params3.k + channel) * params3.oh + h) * params3.ow + w;
+    put_results(at, w, along_output(a + b + c) + add);
+    if h + 1u < params3.oh { put_results(at + params3.ow, w, along_output(b - c - d) + add); }
+}
+
+fn kernel_row(v: vec4<f32>) -> vec3<f32> {
+    let sum = 0.5 * (v.y + v.z);
+    return vec3(v.x + sum, 0.5 * (v.y - v.z), sum + v.w);
+}
+
+// G^T m G of the kernel of result channel i / c and source channel i % c; m summed over the splits, in order.
+@compute @workgroup_size(TILE_WG)
+fn kernel_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * TILE_WG + lane;
+    let step = params2.k * params2.c;
+    if i >= step { return; }
+    var a = vec4(0.0);
+    var b = vec4(0.0);
+    var c = vec4(0.0);
+    var d = vec4(0.0);
+    for (var part = 0u; part < params2.splits; part++) {
+        let at = part * PLACES * step + i;
+        a += place_row(at, step);
+        b += place_row(at + 4u * step, step);
+        c += place_row(at + 8u * step, step);
+        d += place_row(at + 12u * step, step);
+    }
+    let rows = array(kernel_row(a + 0.5 * (b + c)), kernel_row(0.5 * (b - c)), kernel_row(0.5 * (b + c) + d));
+    for (var row = 0u; row < 3u; row++) {
+        places[9u * i + 3u * row] = rows[row].x;
+        places[9u * i + 3u * row + 1u] = rows[row].y;
+        places[9u * i + 3u * row + 2u] = rows[row].z;
+    }
 }

@@ -155,6 +155,25 @@ fn convolutions_and_their_gradients_agree() {
     check(cases);
 }
 
+/// As above with channels enough for the ways that pay only then.
+#[test]
+fn convolutions_of_many_channels_agree() {
+    let sizes = (1..4usize, 16..70usize, 16..70usize, pair(0..18));
+    let cases = (sizes, pair(0..3), any::<bool>(), any::<bool>(), 0..3).prop_map(|((n, c, k, extra), padding, strided, bias, pass)| {
+        let stride = if strided { [2, 2] } else { [1, 1] };
+        let options = Conv2dOptions { stride, padding, ..Conv2dOptions::default() };
+        let (x, w) = ([n, c, 3 + extra[0], 3 + extra[1]], [k, c, 3, 3]);
+        let y = options.output_shape(&Shape::new(&x).unwrap(), &Shape::new(&w).unwrap()).unwrap();
+        match pass {
+            0 if bias => case(Conv::Forward { options, bias }, vec![uniform(&x), uniform(&w), uniform(&w[..1])]),
+            0 => case(Conv::Forward { options, bias }, vec![uniform(&x), uniform(&w)]),
+            1 => case(Conv::BackwardInput { options, input_size: [x[2], x[3]] }, vec![uniform(&y), uniform(&w)]),
+            _ => case(Conv::BackwardWeight { options, kernel_size: [3, 3] }, vec![uniform(&x), uniform(&y)]),
+        }
+    });
+    check(cases);
+}
+
 #[test]
 fn pooling_and_its_gradients_agree() {
     let attributes = (pair(1..5), pair(1..4), pair(0..3), pair(1..3), any::<bool>());

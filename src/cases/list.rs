@@ -187,7 +187,7 @@ pub fn half() -> Vec<Case> {
         let own_kernels = matches!(op.family(), "elementwise" | "matmul" | "conv" | "pool" | "layout" | "random" | "norm");
         // Weights are f32, and so is what optimisers see.
         let wanted = !matches!(op, Op::Optimizer(_)) && (own_kernels || seen.insert(op.name()));
-        let large = inputs.iter().any(|data| data.shape().iter().product::<usize>() > 1 << 20);
+        let large = inputs.iter().any(|data| data.shape().iter().product::<usize>() > 1 << 19);
         if !wanted || large {
             continue;
         }
@@ -404,7 +404,7 @@ fn matmul(c: &mut Cases) {
 fn conv(c: &mut Cases) {
     // (n, c, h, w), (k, kh, kw), stride, padding, dilation, groups, gradients checked
     type Row = ([usize; 4], [usize; 3], [usize; 2], [usize; 2], [usize; 2], usize, bool);
-    let rows: [Row; 24] = [
+    let rows: [Row; 29] = [
         ([1, 1, 1, 1], [1, 1, 1], [1, 1], [0, 0], [1, 1], 1, true),
         ([2, 2, 4, 5], [3, 3, 3], [1, 1], [1, 1], [1, 1], 1, true),
         ([1, 2, 5, 4], [2, 2, 3], [2, 1], [1, 0], [1, 2], 1, true),
@@ -431,6 +431,12 @@ fn conv(c: &mut Cases) {
         ([3, 130, 7, 7], [9, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
         ([1, 2, 3, 900], [3, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
         ([2, 128, 6, 5], [33, 3, 3], [2, 2], [1, 1], [1, 1], 1, false),
+        // Channels enough for tiles by minimal filtering, in several blocks and in one; strides as columns.
+        ([4, 64, 33, 20], [48, 3, 3], [1, 1], [2, 2], [1, 1], 1, false),
+        ([3, 50, 12, 11], [71, 3, 3], [1, 1], [0, 1], [1, 1], 1, false),
+        ([2, 96, 5, 3], [100, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
+        ([1, 16, 3, 3], [16, 3, 3], [2, 2], [4, 4], [4, 4], 1, false),
+        ([3, 17, 13, 9], [20, 3, 4], [2, 3], [1, 2], [2, 1], 1, false),
     ];
     for (x, [k, kh, kw], stride, padding, dilation, groups, differentiable) in rows {
         let options = Conv2dOptions { stride, padding, dilation, groups };
@@ -451,6 +457,11 @@ fn conv(c: &mut Cases) {
         });
         c.add(Conv::BackwardWeight { options, kernel_size: [kh, kw] }, vec![uniform(&x), uniform(&y)]);
     }
+    // Several blocks of tiles on the GPU, and several sums of its weight gradient: 4,200 tiles.
+    let (x, weight) = (uniform(&[5, 32, 60, 56]), uniform(&[32, 32, 3, 3]));
+    let options = Conv2dOptions { padding: [1, 1], ..Conv2dOptions::default() };
+    c.add(Conv::Forward { options, bias: false }, vec![x.clone(), weight]);
+    c.add(Conv::BackwardWeight { options, kernel_size: [3, 3] }, vec![x.clone(), x]);
 }
 
 fn pool(c: &mut Cases) {

@@ -1,10 +1,12 @@
 //! Convolution: the definition, and the fast paths.
 
+mod columns;
 mod gradient;
 mod line;
 mod planes;
 mod pointwise;
 mod together;
+mod winograd;
 
 use super::{Args, outputs};
 use crate::dtype::Real;
@@ -45,6 +47,40 @@ impl Sizes {
     }
 }
 
+/// The fast ways to compute a convolution. Which one pays was measured, see docs/performance.md.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    /// One tap: an image is a matrix.
+    Pointwise,
+    /// 3x3 by minimal filtering.
+    Tiles,
+    /// Windows as columns of a matrix.
+    Columns,
+    /// Padded images as lines: any convolution.
+    Lines,
+}
+
+impl Way {
+    /// For a pass that makes planes, or for the weight's gradient.
+    fn choose(s: &Sizes, weights: bool) -> Way {
+        // Fewest channels on either side, and pixels of a row of results below which lines leave too many lanes empty.
+        let (tiles, narrow) = if weights { (24, 12) } else { (48, 8) };
+        let channels = s.c.min(s.k);
+        // Strides so long that the columns are at most four times the image.
+        let [down, right] = s.options.stride;
+        let strided = down > 1 && right > 1 && s.kh * s.kw <= 4 * down * right;
+        if pointwise::can(s) {
+            Way::Pointwise
+        } else if winograd::can(s) && channels >= tiles && s.oh.min(s.ow) > 2 {
+            Way::Tiles
+        } else if columns::can(s) && strided && channels >= 16 && s.ow < narrow {
+            Way::Columns
+        } else {
+            Way::Lines
+        }
+    }
+}
+
 pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, fast: bool) -> Result<()> {
     let (specs, out) = (args.specs, args.out_specs[0].shape);
     let [y] = outputs::<T, 1>(&mut args.outs);
@@ -61,14 +97,24 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, fast: bool) -> Result<()>
     // Without an input channel, an image or an output pixel there is nothing to be fast about.
     if fast && !y.is_empty() && specs.iter().all(|spec| !spec.shape.is_empty()) && sizes.padding_is_moderate() {
         let (a, b, y) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b), bytemuck::cast_slice_mut(y));
-        let pointwise = pointwise::fits(&sizes);
-        match op {
-            Conv::Forward { .. } if pointwise => pointwise::forward(&sizes, a, b, bias.map(bytemuck::cast_slice), y),
-            Conv::Forward { .. } => together::forward(&sizes, a, b, bias.map(bytemuck::cast_slice), y),
-            Conv::BackwardInput { .. } if pointwise => pointwise::backward_input(&sizes, a, b, y),
-            Conv::BackwardInput { .. } => together::backward_input(&sizes, a, b, y),
-            Conv::BackwardWeight { .. } if pointwise => pointwise::backward_weight(&sizes, a, b, y),
-            Conv::BackwardWeight { .. } => together::backward_weight(&sizes, a, b, y),
+        match (op, Way::choose(&sizes, matches!(op, Conv::BackwardWeight { .. }))) {
+            (Conv::Forward { .. }, way) => {
+                let bias = bias.map(bytemuck::cast_slice);
+                match way {
+                    Way::Pointwise => pointwise::forward(&sizes, a, b, bias, y),
+                    Way::Tiles => winograd::forward(&sizes, a, b, bias, y),
+                    Way::Columns => columns::forward(&sizes, a, b, bias, y),
+                    Way::Lines => together::forward(&sizes, a, b, bias, y),
+                }
+            }
+            (Conv::BackwardInput { .. }, Way::Pointwise) => pointwise::backward_input(&sizes, a, b, y),
+            (Conv::BackwardInput { .. }, Way::Tiles) => winograd::backward_input(&sizes, a, b, y),
+            (Conv::BackwardInput { .. }, Way::Columns) => columns::backward_input(&sizes, a, b, y),
+            (Conv::BackwardInput { .. }, Way::Lines) => together::backward_input(&sizes, a, b, y),
+            (Conv::BackwardWeight { .. }, Way::Pointwise) => pointwise::backward_weight(&sizes, a, b, y),
+            (Conv::BackwardWeight { .. }, Way::Tiles) => winograd::backward_weight(&sizes, a, b, y),
+            (Conv::BackwardWeight { .. }, Way::Columns) => columns::backward_weight(&sizes, a, b, y),
+            (Conv::BackwardWeight { .. }, Way::Lines) => together::backward_weight(&sizes, a, b, y),
         }
         return Ok(());
     }
@@ -106,6 +152,93 @@ fn taps(s: &Sizes, n: usize, mut visit: impl FnMut(usize, usize, usize)) {
                             }
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+    use crate::op::{Magnitudes, Op};
+    use crate::rng::Stream;
+    use crate::shape::Spec;
+
+    type Planes = fn(&Sizes, &[f32], &[f32], &mut [f32]);
+
+    /// Every way, chosen or not, on every shape that it can do: the same within the tolerance of the operation.
+    #[test]
+    fn every_way_computes_the_definition() {
+        // n, c, h, w, k, kernel, stride, padding, dilation
+        let shapes = [
+            (1, 1, 1, 1, 1, [3, 3], [1, 1], [1, 1], [1, 1]),
+            (2, 3, 4, 5, 9, [3, 3], [1, 1], [0, 0], [1, 1]),
+            (3, 17, 9, 40, 8, [3, 3], [1, 1], [1, 2], [1, 1]),
+            (5, 33, 7, 7, 70, [3, 3], [1, 1], [2, 0], [1, 1]),
+            (1, 8, 70, 66, 5, [3, 3], [1, 1], [1, 1], [1, 1]),
+            (18, 40, 2, 2, 40, [3, 3], [1, 1], [1, 1], [1, 1]),
+            (2, 5, 9, 8, 6, [3, 2], [2, 3], [1, 0], [1, 2]),
+            (3, 2, 11, 6, 3, [1, 1], [2, 2], [0, 0], [1, 1]),
+            (2, 4, 5, 4, 3, [4, 5], [3, 2], [3, 2], [1, 1]),
+            // Taps that see padding alone.
+            (1, 16, 3, 3, 16, [3, 3], [2, 2], [4, 4], [4, 4]),
+            (1, 3, 4, 2, 2, [3, 8], [2, 2], [1, 3], [1, 1]),
+        ];
+        for (n, c, h, w, k, kernel_size, stride, padding, dilation) in shapes {
+            let options = Conv2dOptions { stride, padding, dilation, groups: 1 };
+            let (xs, ws) = (Shape::new(&[n, c, h, w]).unwrap(), Shape::new(&[k, c, kernel_size[0], kernel_size[1]]).unwrap());
+            let ys = Shape::new(&options.output_shape(&xs, &ws).unwrap()).unwrap();
+            let sizes = Sizes::new(&xs, &ws, &ys, options);
+            let numbers = |name: &str, shape: &Shape| -> Vec<f32> {
+                let stream = Stream::new(7, name, 0, 0);
+                (0..shape.len() as u64).map(|i| 2.0 * stream.uniform(i) - 1.0).collect()
+            };
+            let (x, weight, dy) = (numbers("x", &xs), numbers("w", &ws), numbers("dy", &ys));
+            let minimal = winograd::can(&sizes);
+            let passes: [(Op, [(&Shape, &Vec<f32>); 2], &Shape, Vec<Planes>); 3] = [
+                (
+                    Conv::Forward { options, bias: false }.into(),
+                    [(&xs, &x), (&ws, &weight)],
+                    &ys,
+                    vec![
+                        |s, x, w, y| together::forward(s, x, w, None, y),
+                        |s, x, w, y| columns::forward(s, x, w, None, y),
+                        |s, x, w, y| winograd::forward(s, x, w, None, y),
+                    ],
+                ),
+                (
+                    Conv::BackwardInput { options, input_size: [h, w] }.into(),
+                    [(&ys, &dy), (&ws, &weight)],
+                    &xs,
+                    vec![together::backward_input, columns::backward_input, winograd::backward_input],
+                ),
+                (
+                    Conv::BackwardWeight { options, kernel_size }.into(),
+                    [(&xs, &x), (&ys, &dy)],
+                    &ws,
+                    vec![together::backward_weight, columns::backward_weight, winograd::backward_weight],
+                ),
+            ];
+            for (pass, (op, [(a_shape, a), (b_shape, b)], out, ways)) in passes.into_iter().enumerate() {
+                let mut want = vec![0.0; out.len()];
+                taps(&sizes, n, |x_at, w_at, y_at| match pass {
+                    0 => want[y_at] += a[x_at] as f64 * b[w_at] as f64,
+                    1 => want[x_at] += a[y_at] as f64 * b[w_at] as f64,
+                    _ => want[w_at] += a[x_at] as f64 * b[y_at] as f64,
+                });
+                let largest = |values: &mut dyn Iterator<Item = f64>| values.map(f64::abs).fold(0.0, f64::max);
+                let inputs = [largest(&mut a.iter().map(|&v| v as f64)), largest(&mut b.iter().map(|&v| v as f64))];
+                let size = Magnitudes { inputs: &inputs, output: largest(&mut want.iter().copied()) };
+                let specs = [Spec::new(*a_shape, DType::F32), Spec::new(*b_shape, DType::F32)];
+                let tolerance = op.tolerance(&specs, &[Spec::new(*out, DType::F32)], 0, &size);
+                for (way, run) in ways.into_iter().enumerate().filter(|(way, _)| *way < 2 || minimal) {
+                    let mut got = vec![f32::NAN; out.len()];
+                    run(&sizes, a, b, &mut got);
+                    let error = largest(&mut got.iter().zip(&want).map(|(&got, want)| got as f64 - want));
+                    let finite = got.iter().all(|v| v.is_finite());
+                    assert!(finite && error <= tolerance, "pass {pass}, way {way}, x {xs}, weight {ws}: {error:e} > {tolerance:e}");
                 }
             }
         }

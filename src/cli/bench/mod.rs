@@ -223,11 +223,11 @@ pub fn bench(args: &BenchArgs) -> Result<ExitCode> {
         if calls < PARTS {
             return Err(Error::Config(format!("--calls {calls} must be at least {PARTS}")));
         }
+        if chosen.iter().any(|name| *name == "startup") {
+            return Err(Error::Config("--calls: startup is not a call that can be repeated".into()));
+        }
         note(format!("device  {line}"));
         for name in chosen {
-            if name == "startup" {
-                return Err(Error::Config("--calls: startup is not a call that can be repeated".into()));
-            }
             let (mut call, _) = workload(name, &device)?;
             endure(name, &mut call, calls, &device, args.device.json)?;
         }

@@ -4,7 +4,8 @@ use super::Sizes;
 use crate::backend::cpu::fast::for_each;
 use crate::backend::cpu::matmul::{Strides, serial_sgemm, sgemm};
 
-pub fn fits(s: &Sizes) -> bool {
+/// Whether this is a convolution that it can compute.
+pub fn can(s: &Sizes) -> bool {
     let o = &s.options;
     s.kh * s.kw == 1 && o.stride == [1, 1] && o.padding == [0, 0] && o.groups == 1
 }

@@ -1,12 +1,12 @@
 //! Dispatches of convolution.
 
 use super::tile::Tile;
-use super::{Kernel, Plan, Storage, Variant, elementwise, reduce, word};
+use super::{Kernel, Limits, Plan, Storage, Variant, elementwise, matmul, reduce, word};
 use crate::backend::Operand;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::conv::Phase;
-use crate::op::{Conv, Conv2dOptions, ReduceKind};
+use crate::op::{Conv, Conv2dOptions, Matmul, ReduceKind};
 use crate::shape::{Shape, Spec};
 
 #[repr(C)]
@@ -50,7 +50,8 @@ pub(super) struct Params {
     taps_w: u32,
     reach_h: u32,
     reach_w: u32,
-    pad: [u32; 2],
+    first_tile: u32,
+    pad: [u32; 1],
 }
 
 /// Terms of a weight gradient that one workgroup sums: long enough to pay for a partial result, short enough to keep many busy.
@@ -69,6 +70,9 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         }
     };
     let sizes = sizes(options, [x, weight, y])?;
+    if minimal(op, [x, weight, y], inputs, plan.limits) {
+        return tiles(op, [x, weight, y], sizes, inputs, &outputs[0], plan);
+    }
     let (cg, kg, taps) = (weight[1], weight[0] / options.groups, weight[2] * weight[3]);
     let (rows, shares) = match pass {
         0 => (kg, vec![Share { cols: x[0] * y[2] * y[3], terms: cg * taps, params: sizes }]),
@@ -209,4 +213,120 @@ fn weight_gradient(
     let partial = plan.scratch(Spec::new(Shape::new(&[splits, dw.spec.shape.len()])?, DType::F32))?;
     plan.push(kernel, &[first, second, first], &[&partial], params, groups)?;
     reduce::over(ReduceKind::Sum, &partial, &[0], dw, plan)
+}
+
+/// Fewest channels on either side for which minimal filtering pays for its transforms; measured on lavapipe.
+const CHANNELS: usize = 32;
+/// Numbers of transformed tiles, of both operands or of operand and result, that lie in memory at a time: 16 MiB, what large GPUs have for a cache.
+const TILE_NUMBERS: usize = 4 << 20;
+/// Tiles that one sum of the weight's gradient runs over, at most. It may have four times as many numbers of tiles in memory, and as many again of sums: it
+/// is the better the fewer sums there are.
+const TILES_A_SPLIT: usize = 1024;
+const GRADIENT_NUMBERS: usize = 4 * TILE_NUMBERS;
+/// Places of a tile.
+const PLACES: usize = 16;
+/// Invocations of a workgroup in the entries for tiles.
+const TILE_WG: u32 = 64;
+
+/// Whether the convolution goes tile by tile with minimal filtering, F(2x2, 3x3), as on the CPU.
+fn minimal(op: &Conv, [x, weight, y]: [Shape; 3], inputs: &[Operand], limits: &Limits) -> bool {
+    let (Conv::Forward { options: o, .. } | Conv::BackwardInput { options: o, .. } | Conv::BackwardWeight { options: o, .. }) = op;
+    let (c, k) = (x[1], weight[0]);
+    let plain = [weight[2], weight[3]] == [3, 3] && o.stride == [1, 1] && o.dilation == [1, 1] && o.groups == 1;
+    // The input's gradient pads by 2 - padding.
+    let fits = o.padding.iter().all(|&p| p <= 2) && y[2].min(y[3]) > 2;
+    let pays = c.min(k) >= CHANNELS && inputs[0].spec.dtype == DType::F32;
+    // What lies between the transforms is bound as a whole; the sums of a block of splits where a binding may begin.
+    let kernels = PLACES * c * k;
+    let memory = match op {
+        Conv::BackwardWeight { .. } => {
+            let (splits, each) = splits(x[0] * y[2].div_ceil(2) * y[3].div_ceil(2), c + k);
+            let numbers = (splits * kernels).max(PLACES * each * c.max(k));
+            (4 * kernels).is_multiple_of(limits.alignment)
+                && splits * kernels <= GRADIENT_NUMBERS
+                && 4 * numbers as u64 <= limits.binding_bytes
+        }
+        _ => 4 * kernels as u64 <= limits.binding_bytes,
+    };
+    plain && fits && pays && memory
+}
+
+/// Sums of the weight's gradient that run side by side, and tiles of each.
+fn splits(tiles: usize, channels: usize) -> (usize, usize) {
+    let each = TILES_A_SPLIT.min(GRADIENT_NUMBERS / (PLACES * channels)).min(tiles).max(1);
+    (tiles.div_ceil(each), each)
+}
+
+/// A pass as transforms and products, block by block of tiles.
+fn tiles(op: &Conv, [x, weight, y]: [Shape; 3], sizes: Params, inputs: &[Operand], out: &Operand, plan: &mut Plan) -> Result<()> {
+    let (c, k) = (x[1], weight[0]);
+    let f32s = |dims: &[usize]| Ok::<_, Error>(Spec::new(Shape::new(dims)?, DType::F32));
+    let part = |operand: &Operand, first: usize, dims: &[usize]| {
+        Ok::<_, Error>(Operand { buffer: operand.buffer.clone(), offset: operand.offset + first, spec: f32s(dims)? })
+    };
+    let tile = |entry: &'static str| Kernel::new("conv", entry);
+    // Tiles cover the results of the pass: those of the input's gradient are pixels of the input.
+    let results = if let Conv::BackwardInput { .. } = op { [x[2], x[3]] } else { [y[2], y[3]] };
+    let grid = results.map(|size| size.div_ceil(2));
+    let total = x[0] * grid[0] * grid[1];
+    let most = (TILE_NUMBERS / (PLACES * (c + k))).max(1);
+    let sizes = Params { size_h: word(grid[0])?, size_w: word(grid[1])?, splits: 1, ..sizes };
+    if let Conv::BackwardWeight { .. } = op {
+        let (splits, each) = splits(total, c + k);
+        let at_once = (most / each).max(1);
+        let sums = plan.scratch(f32s(&[splits * PLACES, k, c])?)?;
+        let block = at_once.min(splits) * PLACES * each;
+        let (v, d) = (plan.scratch(f32s(&[block * c])?)?, plan.scratch(f32s(&[block * k])?)?);
+        for first in (0..splits).step_by(at_once) {
+            let count = at_once.min(splits - first);
+            let params = Params { splits: word(count)?, tiles: word(each)?, first_tile: word(first * each)?, ..sizes };
+            let dy_params = Params { c: params.k, h: params.oh, w: params.ow, ..params };
+            let [v, d] = [(&v, c), (&d, k)].map(|(operand, channels)| part(operand, 0, &[count * PLACES, channels, each]));
+            let (v, d) = (v?, d?);
+            plan.push(tile("input_tiles"), &[&inputs[0]], &[&v], &params, plan.fold(count * c * each, TILE_WG)?)?;
+            plan.push(tile("gradient_tiles"), &[&inputs[1]], &[&d], &dy_params, plan.fold(count * k * each, TILE_WG)?)?;
+            let into = part(&sums, first * PLACES * k * c, &[count * PLACES, k, c])?;
+            matmul::lower(&Matmul { transpose_a: false, transpose_b: true, bias: false }, &[d, v], &[into], plan)?;
+        }
+        let params = Params { splits: word(splits)?, ..sizes };
+        return plan.push(tile("kernel_gradients"), &[&sums], &[out], &params, plan.fold(k * c, TILE_WG)?);
+    }
+    // Here c, h and w are of what is read, k, oh and ow of what is made.
+    let (pass, [from, to], sizes) = match op {
+        Conv::BackwardInput { .. } => {
+            let pad = |padding: u32| 2 - padding;
+            let turned = Params {
+                c: sizes.k,
+                h: sizes.oh,
+                w: sizes.ow,
+                k: sizes.c,
+                oh: sizes.h,
+                ow: sizes.w,
+                pad_h: pad(sizes.pad_h),
+                pad_w: pad(sizes.pad_w),
+                ..sizes
+            };
+            (1, [k, c], turned)
+        }
+        _ => (0, [c, k], sizes),
+    };
+    let bias = match op {
+        Conv::Forward { bias: true, .. } => Some(&inputs[2]),
+        _ => None,
+    };
+    let u = plan.scratch(f32s(&[PLACES, to, from])?)?;
+    plan.push(tile("kernel_tiles").constant("PASS", pass), &[&inputs[1]], &[&u], &sizes, plan.fold(to * from, TILE_WG)?)?;
+    let block = most.min(total);
+    let (v, m) = (plan.scratch(f32s(&[PLACES * from * block])?)?, plan.scratch(f32s(&[PLACES * to * block])?)?);
+    for first in (0..total).step_by(block) {
+        let count = block.min(total - first);
+        let params = Params { tiles: word(count)?, first_tile: word(first)?, ..sizes };
+        let (v, m) = (part(&v, 0, &[PLACES, from, count])?, part(&m, 0, &[PLACES, to, count])?);
+        plan.push(tile("input_tiles"), &[&inputs[0]], &[&v], &params, plan.fold(from * count, TILE_WG)?)?;
+        let product = Matmul { transpose_a: false, transpose_b: false, bias: false };
+        matmul::lower(&product, &[u.clone(), v], std::slice::from_ref(&m), plan)?;
+        let kernel = tile("output_tiles").constant("BIAS", bias.is_some() as u32);
+        plan.push(kernel, &[&m, bias.unwrap_or(&m)], &[out], &params, plan.fold(to * count, TILE_WG)?)?;
+    }
+    Ok(())
 }
