@@ -273,58 +273,69 @@ fn put_row(at: u32, step: u32, row: vec4<f32>) {
     places[at + 3u * step] = row.w;
 }
 
-// v B, and v A^T with the last two of v 0.
-fn along_input(v: vec4<f32>) -> vec4<f32> { return vec4(v.x - v.z, v.y + v.z, v.z - v.y, v.y - v.w); }
-fn along_gradient(v: vec4<f32>) -> vec4<f32> { return vec4(v.x, v.x + v.y, v.x - v.y, -v.y); }
+fn pixel_pair(plane: u32, h: u32, w: u32, inside: bool) -> vec2<f32> {
+    return vec2(pixel(plane, h, w, inside), pixel(plane, h, w + 1u, inside));
+}
 
-// B^T d B of tile t of a part and a channel.
+// v B, and v A^T.
+fn along_input(v: vec4<f32>) -> vec4<f32> { return vec4(v.x - v.z, v.y + v.z, v.z - v.y, v.y - v.w); }
+fn along_gradient(v: vec2<f32>) -> vec4<f32> { return vec4(v.x, v.x + v.y, v.x - v.y, -v.y); }
+
+// Tile t of a part and a channel, the i-th of all: its plane, the row and column it begins at (modulo 2^32), and where its places go.
+struct Tile {
+    plane: u32,
+    h: u32,
+    w: u32,
+    inside: bool,
+    at: u32,
+    step: u32,
+}
+
+fn tile_of(i: u32, pad_h: u32, pad_w: u32) -> Tile {
+    let t = i % params2.tiles;
+    let channel = i / params2.tiles % params2.c;
+    let part = i / params2.tiles / params2.c;
+    let number = params2.first_tile + part * params2.tiles + t;
+    let image = number / (params2.size_h * params2.size_w);
+    let step = params2.c * params2.tiles;
+    return Tile(
+        (image * params2.c + channel) * params2.h * params2.w,
+        2u * (number / params2.size_w % params2.size_h) - pad_h,
+        2u * (number % params2.size_w) - pad_w,
+        image < params2.n,
+        part * PLACES * step + channel * params2.tiles + t,
+        step,
+    );
+}
+
+// B^T d B of a tile.
 @compute @workgroup_size(TILE_WG)
 fn input_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * TILE_WG + lane;
     if i >= params2.splits * params2.c * params2.tiles { return; }
-    let t = i % params2.tiles;
-    let channel = i / params2.tiles % params2.c;
-    let part = i / params2.tiles / params2.c;
-    let tile = params2.first_tile + part * params2.tiles + t;
-    let image = tile / (params2.size_h * params2.size_w);
-    let h = 2u * (tile / params2.size_w % params2.size_h) - params2.pad_h;
-    let w = 2u * (tile % params2.size_w) - params2.pad_w;
-    let inside = image < params2.n;
-    let plane = (image * params2.c + channel) * params2.h * params2.w;
-    let a = pixels(plane, h, w, inside);
-    let b = pixels(plane, h + 1u, w, inside);
-    let c = pixels(plane, h + 2u, w, inside);
-    let d = pixels(plane, h + 3u, w, inside);
-    let step = params2.c * params2.tiles;
-    let at = part * PLACES * step + channel * params2.tiles + t;
-    put_row(at, step, along_input(a - c));
-    put_row(at + 4u * step, step, along_input(b + c));
-    put_row(at + 8u * step, step, along_input(c - b));
-    put_row(at + 12u * step, step, along_input(b - d));
+    let tile = tile_of(i, params2.pad_h, params2.pad_w);
+    let a = pixels(tile.plane, tile.h, tile.w, tile.inside);
+    let b = pixels(tile.plane, tile.h + 1u, tile.w, tile.inside);
+    let c = pixels(tile.plane, tile.h + 2u, tile.w, tile.inside);
+    let d = pixels(tile.plane, tile.h + 3u, tile.w, tile.inside);
+    put_row(tile.at, tile.step, along_input(a - c));
+    put_row(tile.at + 4u * tile.step, tile.step, along_input(b + c));
+    put_row(tile.at + 8u * tile.step, tile.step, along_input(c - b));
+    put_row(tile.at + 12u * tile.step, tile.step, along_input(b - d));
 }
 
-// A dy A^T of tile t of a part and a channel of dy, whose sizes are here n, c, h and w.
+// A dy A^T of a tile of dy, whose sizes are here n, c, h and w.
 @compute @workgroup_size(TILE_WG)
 fn gradient_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * TILE_WG + lane;
     if i >= params2.splits * params2.c * params2.tiles { return; }
-    let t = i % params2.tiles;
-    let channel = i / params2.tiles % params2.c;
-    let part = i / params2.tiles / params2.c;
-    let tile = params2.first_tile + part * params2.tiles + t;
-    let image = tile / (params2.size_h * params2.size_w);
-    let h = 2u * (tile / params2.size_w % params2.size_h);
-    let w = 2u * (tile % params2.size_w);
-    let inside = image < params2.n;
-    let plane = (image * params2.c + channel) * params2.h * params2.w;
-    let a = vec4(pixel(plane, h, w, inside), pixel(plane, h, w + 1u, inside), 0.0, 0.0);
-    let b = vec4(pixel(plane, h + 1u, w, inside), pixel(plane, h + 1u, w + 1u, inside), 0.0, 0.0);
-    let step = params2.c * params2.tiles;
-    let at = part * PLACES * step + channel * params2.tiles + t;
-    put_row(at, step, along_gradient(a));
-    put_row(at + 4u * step, step, along_gradient(a + b));
-    put_row(at + 8u * step, step, along_gradient(a - b));
-    put_row(at + 12u * step, step, along_gradient(-b));
+    let tile = tile_of(i, 0u, 0u);
+    let a = pixel_pair(tile.plane, tile.h, tile.w, tile.inside);
+    let b = pixel_pair(tile.plane, tile.h + 1u, tile.w, tile.inside);
+    put_row(tile.at, tile.step, along_gradient(a));
+    put_row(tile.at + 4u * tile.step, tile.step, along_gradient(a + b));
+    put_row(tile.at + 8u * tile.step, tile.step, along_gradient(a - b));
+    put_row(tile.at + 12u * tile.step, tile.step, along_gradient(-b));
 }
 
 fn along_kernel(v: vec3<f32>) -> vec4<f32> {

@@ -134,7 +134,7 @@ const FAULTS: &[Fault] = &[
     fault("conv", "v.y - v.z - v.w);", "v.y - v.z + v.w);", "a sign of minimal filtering's results turned"),
     fault("conv", "select(tap, 8u - tap, PASS == 1u)", "tap", "kernels of the input's gradient not turned around"),
     fault("conv", "if w + 1u < params3.ow { planes[at + 1u] = results.y; }", "planes[at + 1u] = results.y;", "a tile's second column written behind the row"),
-    fault("conv", "params2.first_tile + part * params2.tiles + t;\n    let image = tile / (params2.size_h * params2.size_w);\n    let h = 2u * (tile / params2.size_w % params2.size_h) - params2.pad_h;", "params2.first_tile + t;\n    let image = tile / (params2.size_h * params2.size_w);\n    let h = 2u * (tile / params2.size_w % params2.size_h) - params2.pad_h;", "every split summed over the tiles of the first one"),
+    fault("conv", "params2.first_tile + part * params2.tiles + t;", "params2.first_tile + t;", "every split summed over the tiles of the first one"),
     fault("conv", "((outer * params.k + channel_group", "((channel_group", "the second image read from the first one's channels"),
     fault("shared/philox.wgsl", "round < 10u", "round < 9u", "one round of Philox missing"),
     fault("shared/philox.wgsl", " + (mid2 >> 16u)", "", "carry of a wide product lost"),
