@@ -92,7 +92,7 @@ struct Column {
     h: u32,
     w: u32,
 }
-var<private> columns: array<Column, TN>;
+var<private> columns: array<Column, SLOTS>;
 // The term: PASS 0 and 1 channel and tap, PASS 2 image and output pixel; `a_at` is its place in row 0 of the second operand.
 var<private> outer: u32;
 var<private> down: u32;

@@ -38,7 +38,7 @@ var<private> base_b: u32;
 var<private> base_c: u32;
 
 // What shared/tile.wgsl asks for.
-var<private> columns: array<u32, TN>;
+var<private> columns: array<u32, SLOTS>;
 var<private> k: u32;
 var<private> row_at: u32;
 

@@ -138,9 +138,11 @@ const FAULTS: &[Fault] = &[
     fault("conv", "((outer * params.k + channel_group", "((channel_group", "the second image read from the first one's channels"),
     fault("shared/philox.wgsl", "round < 10u", "round < 9u", "one round of Philox missing"),
     fault("shared/philox.wgsl", " + (mid2 >> 16u)", "", "carry of a wide product lost"),
-    fault("shared/tile.wgsl", "sums[m][n] += a * b[n]", "sums[m][n] = a * b[n]", "only the last term kept"),
+    fault("shared/tile.wgsl", "sum += a.x * b[n].x", "sum = a.x * b[n].x", "only the last four terms kept"),
     fault("shared/tile.wgsl", "begin_row(row0 + m * WY + ly)", "begin_row(row0 + m * WX + ly)", "rows stored with the columns' stride"),
     fault("shared/tile.wgsl", "k0 += TK) {", "k0 += TK + 1u) {", "terms between two stages skipped"),
+    fault("shared/tile.wgsl", "tile_a[(a_quad + r) * A_PITCH", "tile_a[a_quad * A_PITCH", "only the last vector of a run staged"),
+    fault("shared/tile.wgsl", "col0 + b_line + l * b_step", "col0 + b_line + l", "neighbouring columns staged in the place of distant ones"),
 ];
 
 /// The families whose source is, or includes, `file`.

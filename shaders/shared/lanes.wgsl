@@ -11,6 +11,7 @@ const WX: u32 = 8u;
 const WY: u32 = 1u;
 const ROWS: u32 = TM;
 const COLS: u32 = 8u * TN;
+const SLOTS: u32 = TN;
 
 fn tile_product(row0: u32, col0: u32, lane: u32, k_begin: u32, k_end: u32) {
     for (var n = 0u; n < TN; n++) { column(n, col0 + 8u * n + lane); }

@@ -5,10 +5,14 @@
 //   begin_row(row)      from now on results are of this row; whether it exists
 //   result_at(col)      a column's place in each row, NOWHERE without such a column
 //   put(place, value)   writes the present row's result
-// Rows and columns outside their matrix are asked for, and may give any number: no result is made of it.
+// Rows, columns and terms outside their matrix are asked for, and may give any number: no result is made of it.
 //
-// A workgroup of WX x WY invocations makes a tile of WY*TM rows and WX*TN columns; each invocation keeps TM x TN sums in registers and
-// reads every staged value once for TM or TN multiplications. Tile sizes: src/backend/gpu/kernels/tile.rs.
+// A workgroup of WX x WY invocations makes a tile of WY*TM rows and WX*TN columns; each invocation keeps TM x TN sums in registers. TK terms at a time are
+// staged in workgroup memory, four terms of a row or column as one vector: 16 vectors read there serve 256 multiplications of an 8x8 invocation. While they are
+// multiplied, the next ones are on their way from memory to registers. Tile sizes: src/backend/gpu/kernels/tile.rs.
+//
+// An invocation stages LINES rows, or columns, that are STEP apart, and RUN vectors of consecutive terms of each, so that what an address has of a line is
+// computed once, and of a term once a stage.
 const NOWHERE: u32 = 0xffffffffu;
 const TM: u32 = 4u; //#spec
 const TN: u32 = 4u; //#spec
@@ -19,48 +23,96 @@ const TK: u32 = 16u; //#spec
 override A_ALONG_K: bool = true;
 override B_ALONG_K: bool = false;
 
+const THREADS: u32 = WX * WY;
 const ROWS: u32 = WY * TM;
 const COLS: u32 = WX * TN;
-// One more column than there are, so that a column of the tile does not lie in one memory bank.
-const A_PITCH: u32 = ROWS + 1u;
-const B_PITCH: u32 = COLS + 1u;
-var<workgroup> tile_a: array<f32, TK * A_PITCH>;
-var<workgroup> tile_b: array<f32, TK * B_PITCH>;
+const QUADS: u32 = TK / 4u;
+// Vectors that an invocation stages of each matrix.
+const A_EACH: u32 = max(ROWS * QUADS / THREADS, 1u);
+const B_EACH: u32 = max(COLS * QUADS / THREADS, 1u);
+const SLOTS: u32 = B_EACH;
+// What divides them into lines and runs where neighbours step through the lines.
+const A_ACROSS: u32 = max(ROWS / THREADS, 1u);
+const B_ACROSS: u32 = max(COLS / THREADS, 1u);
+// Padded so that the vectors of a line that neighbours write do not lie in the same memory banks.
+const A_PITCH: u32 = ROWS + 8u / QUADS;
+const B_PITCH: u32 = COLS + 8u / QUADS;
+var<workgroup> tile_a: array<vec4<f32>, QUADS * A_PITCH>;
+var<workgroup> tile_b: array<vec4<f32>, QUADS * B_PITCH>;
 
 // The tile at (row0, col0), summed over k in from..to. Called in uniform control flow.
 fn tile_product(row0: u32, col0: u32, lane: u32, k_begin: u32, k_end: u32) {
     let lx = lane % WX;
     let ly = lane / WX;
+    let a_lines = select(A_ACROSS, A_EACH, A_ALONG_K);
+    let a_run = A_EACH / a_lines;
+    let a_line = select(lane % ROWS, lane / QUADS, A_ALONG_K);
+    let a_step = select(THREADS, THREADS / QUADS, A_ALONG_K);
+    let a_quad = select(lane / ROWS * a_run, lane % QUADS, A_ALONG_K);
+    let b_lines = select(B_ACROSS, B_EACH, B_ALONG_K);
+    let b_run = B_EACH / b_lines;
+    let b_line = select(lane % COLS, lane / QUADS, B_ALONG_K);
+    let b_step = select(THREADS, THREADS / QUADS, B_ALONG_K);
+    let b_quad = select(lane / COLS * b_run, lane % QUADS, B_ALONG_K);
+    // A small matrix does not need all invocations.
+    let stages_a = lane < ROWS * QUADS;
+    let stages_b = lane < COLS * QUADS;
+    for (var l = 0u; l < b_lines; l++) { column(l, col0 + b_line + l * b_step); }
+    var a_next: array<vec4<f32>, A_EACH>;
+    var b_next: array<vec4<f32>, B_EACH>;
     var sums: array<array<f32, TN>, TM>;
-    for (var k0 = k_begin; k0 < k_end; k0 += TK) {
-        for (var i = lane; i < ROWS * TK; i += WX * WY) {
-            let row = select(i % ROWS, i / TK, A_ALONG_K);
-            let k = select(i / ROWS, i % TK, A_ALONG_K);
-            var v = 0.0;
-            if k0 + k < k_end {
-                term(k0 + k);
-                v = at_row(row0 + row);
+    // One round more than there are stages: the first only fetches.
+    for (var k0 = k_begin; k0 < k_end + TK; k0 += TK) {
+        if k0 > k_begin {
+            if stages_a {
+                for (var l = 0u; l < a_lines; l++) {
+                    for (var r = 0u; r < a_run; r++) { tile_a[(a_quad + r) * A_PITCH + a_line + l * a_step] = a_next[l * a_run + r]; }
+                }
             }
-            tile_a[k * A_PITCH + row] = v;
-        }
-        for (var i = lane; i < COLS * TK; i += WX * WY) {
-            let col = select(i % COLS, i / TK, B_ALONG_K);
-            let k = select(i / COLS, i % TK, B_ALONG_K);
-            var v = 0.0;
-            if k0 + k < k_end {
-                column(0u, col0 + col);
-                term(k0 + k);
-                v = at_column(0u);
+            if stages_b {
+                for (var l = 0u; l < b_lines; l++) {
+                    for (var r = 0u; r < b_run; r++) { tile_b[(b_quad + r) * B_PITCH + b_line + l * b_step] = b_next[l * b_run + r]; }
+                }
             }
-            tile_b[k * B_PITCH + col] = v;
         }
         workgroupBarrier();
-        for (var k = 0u; k < TK; k++) {
-            var b: array<f32, TN>;
-            for (var n = 0u; n < TN; n++) { b[n] = tile_b[k * B_PITCH + n * WX + lx]; }
-            for (var m = 0u; m < TM; m++) {
-                let a = tile_a[k * A_PITCH + m * WY + ly];
-                for (var n = 0u; n < TN; n++) { sums[m][n] += a * b[n]; }
+        if stages_a && k0 < k_end {
+            var k = k0 + 4u * a_quad;
+            term(k);
+            for (var r = 0u; r < a_run; r++) {
+                for (var j = 0u; j < 4u; j++) {
+                    for (var l = 0u; l < a_lines; l++) { a_next[l * a_run + r][j] = select(0.0, at_row(row0 + a_line + l * a_step), k < k_end); }
+                    next_term();
+                    k++;
+                }
+            }
+        }
+        if stages_b && k0 < k_end {
+            var k = k0 + 4u * b_quad;
+            term(k);
+            for (var r = 0u; r < b_run; r++) {
+                for (var j = 0u; j < 4u; j++) {
+                    for (var l = 0u; l < b_lines; l++) { b_next[l * b_run + r][j] = select(0.0, at_column(l), k < k_end); }
+                    next_term();
+                    k++;
+                }
+            }
+        }
+        if k0 > k_begin {
+            for (var q = 0u; q < QUADS; q++) {
+                var b: array<vec4<f32>, TN>;
+                for (var n = 0u; n < TN; n++) { b[n] = tile_b[q * B_PITCH + n * WX + lx]; }
+                for (var m = 0u; m < TM; m++) {
+                    let a = tile_a[q * A_PITCH + m * WY + ly];
+                    for (var n = 0u; n < TN; n++) {
+                        var sum = sums[m][n];
+                        sum += a.x * b[n].x;
+                        sum += a.y * b[n].y;
+                        sum += a.z * b[n].z;
+                        sum += a.w * b[n].w;
+                        sums[m][n] = sum;
+                    }
+                }
             }
         }
         workgroupBarrier();

@@ -392,6 +392,8 @@ fn matmul(c: &mut Cases) {
             c.add(op(true), vec![a(m, k), b(k, n), uniform(&[n])]);
         }
         c.add(op(false), vec![a(0, 3), b(3, 4)]);
+        // Tiles enough for the widest ones of a GPU.
+        c.add(op(false), vec![a(40, 19), b(19, 32_700)]);
     }
     let plain = Matmul { transpose_a: false, transpose_b: false, bias: false };
     for (x, y) in [(&[3, 2, 4][..], &[3, 4, 2][..]), (&[3, 2, 4], &[4, 2]), (&[2, 4], &[3, 4, 2]), (&[2, 1, 3, 4], &[1, 3, 4, 2])] {
@@ -404,7 +406,7 @@ fn matmul(c: &mut Cases) {
 fn conv(c: &mut Cases) {
     // (n, c, h, w), (k, kh, kw), stride, padding, dilation, groups, gradients checked
     type Row = ([usize; 4], [usize; 3], [usize; 2], [usize; 2], [usize; 2], usize, bool);
-    let rows: [Row; 29] = [
+    let rows: [Row; 30] = [
         ([1, 1, 1, 1], [1, 1, 1], [1, 1], [0, 0], [1, 1], 1, true),
         ([2, 2, 4, 5], [3, 3, 3], [1, 1], [1, 1], [1, 1], 1, true),
         ([1, 2, 5, 4], [2, 2, 3], [2, 1], [1, 0], [1, 2], 1, true),
@@ -423,6 +425,8 @@ fn conv(c: &mut Cases) {
         ([1, 2, 17, 15], [3, 3, 2], [4, 3], [3, 2], [2, 3], 1, false),
         ([0, 2, 5, 5], [3, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
         ([40, 8, 16, 16], [9, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
+        // Tiles enough for the widest ones of a GPU.
+        ([2, 3, 130, 130], [40, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
         // Many small images: the CPU puts them side by side.
         ([17, 3, 4, 5], [5, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
         ([32, 9, 5, 4], [10, 3, 2], [2, 1], [2, 1], [1, 2], 1, false),

@@ -4,6 +4,7 @@ use super::{Args, outputs, threads};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::Matmul;
+use gemm_common::Parallelism;
 
 /// A matrix inside a slice: element (r, c) is at `r row + c col`.
 #[derive(Clone, Copy)]
@@ -57,24 +58,24 @@ pub(super) fn run<T: Real>(op: &Matmul, args: &mut Args, fast: bool) -> Result<(
     Ok(())
 }
 
-/// `y [m, n] (+)= a [m, k] b [k, n]` in f32 with the `gemm` crate, on the threads of the current pool.
+/// `y [m, n] (+)= a [m, k] b [k, n]` in f32 with the `gemm-f32` crate, on the threads of the current pool.
 pub(super) fn sgemm(sizes: [usize; 3], a: &[f32], sa: Strides, b: &[f32], sb: Strides, y: &mut [f32], add: bool) {
     let parallelism = match threads() {
-        1 => gemm::Parallelism::None,
-        threads => gemm::Parallelism::Rayon(threads),
+        1 => Parallelism::None,
+        threads => Parallelism::Rayon(threads),
     };
     sgemm_with(parallelism, sizes, a, sa, b, sb, y, add);
 }
 
 /// As [`sgemm`], on the calling thread.
 pub(super) fn serial_sgemm(sizes: [usize; 3], a: &[f32], sa: Strides, b: &[f32], sb: Strides, y: &mut [f32], add: bool) {
-    sgemm_with(gemm::Parallelism::None, sizes, a, sa, b, sb, y, add);
+    sgemm_with(Parallelism::None, sizes, a, sa, b, sb, y, add);
 }
 
 /// As [`sgemm`], with the threads given.
 #[allow(clippy::too_many_arguments)] // three matrices with their strides
 fn sgemm_with(
-    parallelism: gemm::Parallelism,
+    parallelism: Parallelism,
     [m, n, k]: [usize; 3],
     a: &[f32],
     sa: Strides,
@@ -88,7 +89,7 @@ fn sgemm_with(
     assert!(n == 0 || k == 0 || b.len() > (k - 1) * sb.row + (n - 1) * sb.col);
     // SAFETY: the assertions above bound every address of the three matrices; `y` is exclusive and row-major.
     unsafe {
-        gemm::gemm(
+        gemm_f32::gemm::f32::get_gemm_fn()(
             m,
             n,
             k,
