@@ -1,16 +1,18 @@
-// norm: batch normalisation (Ioffe and Szegedy 2015), forward and backward.
+// norm: batch normalisation (Ioffe and Szegedy 2015), with the ReLU or the end of a residual block that follows it, forward and backward.
 //
 // Layout     x, y, dx, dy [N, C, ..]: element e of channel c is at (e / inner * channels + c) * inner + e % inner, e in 0..count.
 //            mean, invstd, weight, bias, running statistics [C], in f32 also where x is f16.
 // Bindings   the operands in order (read), the results (read_write), params (uniform)
 // Dispatch   stats, sums: one workgroup a channel, folded to 2-D; the others: one invocation an element
-// Overrides  WG: invocations per workgroup, a power of two; TRAINING: the statistics depend on x
+//            Backward: sums, of which a workgroup makes its channel's coefficients, then dx, which reads those, x and dy alone.
+// Overrides  WG: invocations per workgroup, a power of two; TRAINING: the statistics depend on x; RELU: a value v becomes min(max(v, 0), ceiling)
 // Precision  two passes (mean, then deviations); sums are WG partial sums joined by a tree.
 //#include shared/f32.wgsl
 //#include shared/index.wgsl
 
 override WG: u32 = 256u;
 override TRAINING: bool = true;
+override RELU: bool = false;
 
 struct Params {
     channels: u32,
@@ -19,8 +21,8 @@ struct Params {
     total: u32,
     eps: f32,
     momentum: f32,
+    ceiling: f32,
     pad0: u32,
-    pad1: u32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<T>;
@@ -42,15 +44,40 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> root: array<f32>;
 @group(0) @binding(2) var<uniform> params2: Params;
 
-@group(0) @binding(3) var<storage, read> dy: array<T>;
-@group(0) @binding(4) var<storage, read_write> dweight: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dbias: array<f32>;
+// normalize_add: the residual stands behind the other operands.
+@group(0) @binding(5) var<storage, read> residual: array<T>;
+@group(0) @binding(6) var<storage, read_write> y_add: array<T>;
+@group(0) @binding(7) var<uniform> params7: Params;
 
+// backward_sums: `bias` anything without RELU. backward_sums_add: the operand behind the others is y, and the residual's gradient a result.
+@group(0) @binding(3) var<storage, read> dy: array<T>;
 @group(0) @binding(4) var<storage, read> weight4: array<f32>;
-@group(0) @binding(5) var<storage, read> sum_dy_xhat: array<f32>;
-@group(0) @binding(6) var<storage, read> sum_dy: array<f32>;
-@group(0) @binding(7) var<storage, read_write> dx: array<T>;
+@group(0) @binding(5) var<storage, read> bias5: array<f32>;
+@group(0) @binding(6) var<storage, read_write> sums: array<Coefficients>;
+@group(0) @binding(5) var<storage, read> given_y: array<T>;
+@group(0) @binding(7) var<storage, read_write> dresidual: array<T>;
 @group(0) @binding(8) var<uniform> params8: Params;
+
+@group(0) @binding(1) var<storage, read> dy1: array<T>;
+@group(0) @binding(2) var<storage, read> coefficients: array<Coefficients>;
+@group(0) @binding(3) var<storage, read_write> dx: array<T>;
+@group(0) @binding(4) var<uniform> params4: Params;
+
+@group(0) @binding(0) var<storage, read> coefficients0: array<Coefficients>;
+@group(0) @binding(1) var<storage, read_write> dweight: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dbias: array<f32>;
+
+// Of a channel: dx = scale (g - shift - (x - mean) slope), with g = dy where (x - mean) scale + bias passes; and the gradients of weight and bias.
+struct Coefficients {
+    mean: f32,
+    scale: f32,
+    shift: f32,
+    slope: f32,
+    bias: f32,
+    dweight: f32,
+    dbias: f32,
+    pad: f32,
+}
 
 var<workgroup> lanes: array<f32, WG>;
 
@@ -119,46 +146,111 @@ fn inverse_root(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups
     if c < params2.channels { root[c] = 1.0 / sqrt(variance[c] + params2.eps); }
 }
 
+// A normalised value, the same in the forward and the backward pass.
+fn line(x: f32, mean: f32, scale: f32, bias: f32) -> f32 {
+    return (x - mean) * scale + bias;
+}
+
+// NaN stays, as in the elementwise ReLU.
+fn relu(v: f32) -> f32 {
+    return select(v, 0.0, v <= 0.0);
+}
+
 @compute @workgroup_size(WG)
 fn normalize(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
     if i >= params6.total { return; }
     let c = i / params6.inner % params6.channels;
-    y[i] = T((f32(x[i]) - given_mean[c]) * (given_invstd[c] * weight[c]) + bias[c]);
+    var v = line(f32(x[i]), given_mean[c], given_invstd[c] * weight[c], bias[c]);
+    if RELU {
+        v = relu(v);
+        v = select(v, params6.ceiling, v >= params6.ceiling);
+    }
+    y[i] = T(v);
+}
+
+@compute @workgroup_size(WG)
+fn normalize_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = flat_group(group, groups) * WG + lane;
+    if i >= params7.total { return; }
+    let c = i / params7.inner % params7.channels;
+    y_add[i] = T(relu(line(f32(x[i]), given_mean[c], given_invstd[c] * weight[c], bias[c]) + f32(residual[i])));
+}
+
+// Of the sums of g (x - mean) and of g over channel c.
+fn coefficients_of(c: u32, lane: u32, with_x: f32, alone: f32, bias: f32, p: Params) {
+    let first = group_sum(lane, with_x);
+    let second = group_sum(lane, alone);
+    if lane == 0u {
+        let invstd = given_invstd[c];
+        let n = f32(p.count);
+        sums[c] = Coefficients(
+            given_mean[c],
+            invstd * weight4[c],
+            select(0.0, second / n, TRAINING),
+            select(0.0, first * invstd / n * invstd, TRAINING),
+            bias,
+            first * invstd,
+            second,
+            0.0,
+        );
+    }
+}
+
+fn passes(v: f32, ceiling: f32) -> bool {
+    return !RELU || (v > 0.0 && v < ceiling);
 }
 
 @compute @workgroup_size(WG)
 fn backward_sums(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let c = flat_group(group, groups);
-    if c >= params6.channels { return; }
+    if c >= params7.channels { return; }
+    let m = given_mean[c];
+    let scale = given_invstd[c] * weight4[c];
+    let b = bias5[c];
+    var with_x = 0.0;
+    var alone = 0.0;
+    for (var e = lane; e < params7.count; e += WG) {
+        let i = element(c, e, params7);
+        let value = f32(x[i]);
+        let g = select(0.0, f32(dy[i]), passes(line(value, m, scale, b), params7.ceiling));
+        with_x += g * (value - m);
+        alone += g;
+    }
+    coefficients_of(c, lane, with_x, alone, b, params7);
+}
+
+@compute @workgroup_size(WG)
+fn backward_sums_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let c = flat_group(group, groups);
+    if c >= params8.channels { return; }
     let m = given_mean[c];
     var with_x = 0.0;
     var alone = 0.0;
-    for (var e = lane; e < params6.count; e += WG) {
-        let i = element(c, e, params6);
-        let g = f32(dy[i]);
+    for (var e = lane; e < params8.count; e += WG) {
+        let i = element(c, e, params8);
+        let g = select(0.0, f32(dy[i]), f32(given_y[i]) > 0.0);
+        dresidual[i] = T(g);
         with_x += g * (f32(x[i]) - m);
         alone += g;
     }
-    let first = group_sum(lane, with_x);
-    let second = group_sum(lane, alone);
-    if lane == 0u {
-        dweight[c] = first * given_invstd[c];
-        dbias[c] = second;
-    }
+    coefficients_of(c, lane, with_x, alone, 0.0, params8);
 }
 
 @compute @workgroup_size(WG)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = flat_group(group, groups) * WG + lane;
-    if i >= params8.total { return; }
-    let c = i / params8.inner % params8.channels;
-    let scale = weight4[c] * given_invstd[c];
-    var g = f32(dy[i]);
-    if TRAINING {
-        let n = f32(params8.count);
-        let xhat = (f32(x[i]) - given_mean[c]) * given_invstd[c];
-        g = (g - sum_dy[c] / n) - xhat * (sum_dy_xhat[c] / n);
-    }
-    dx[i] = T(scale * g);
+    if i >= params4.total { return; }
+    let k = coefficients[i / params4.inner % params4.channels];
+    let value = f32(x[i]);
+    let g = select(0.0, f32(dy1[i]), passes(line(value, k.mean, k.scale, k.bias), params4.ceiling));
+    dx[i] = T(k.scale * (g - k.shift - (value - k.mean) * k.slope));
+}
+
+@compute @workgroup_size(WG)
+fn parameter_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let c = flat_group(group, groups) * WG + lane;
+    if c >= params3.channels { return; }
+    dweight[c] = coefficients0[c].dweight;
+    dbias[c] = coefficients0[c].dbias;
 }

@@ -4,6 +4,8 @@ use mappa::autodiff::check_gradient;
 use mappa::backend::cpu::Cpu;
 use mappa::cases::all;
 use mappa::dtype::DType;
+use mappa::op::After;
+use mappa::rng::Stream;
 use mappa::{Device, Tensor};
 
 #[test]
@@ -53,6 +55,30 @@ fn every_vjp_agrees_with_finite_differences() {
     checked.sort();
     checked.dedup();
     assert_eq!(checked.len(), 83, "{checked:?}");
+}
+
+/// With given statistics, which have no gradient: a frozen layer in training.
+#[test]
+fn batch_norm_in_evaluation_agrees_with_finite_differences() {
+    let device = Device::reference().unwrap();
+    let values = |shape: &[usize], seed: u64, low: f64, high: f64| {
+        let stream = Stream::new(seed, "test", 0, 0);
+        let len: usize = shape.iter().product();
+        let data: Vec<f64> = (0..len as u64).map(|i| low + (high - low) * stream.uniform(i) as f64).collect();
+        Tensor::from_slice(&device, shape, &data).unwrap()
+    };
+    let shape = [2, 3, 2, 2];
+    let (mean, var) = (values(&[3], 1, -1.0, 1.0), values(&[3], 2, 0.5, 1.5));
+    let upstream = values(&shape, 3, 0.5, 1.5);
+    for after in [After::Nothing, After::Relu { ceiling: f64::INFINITY }, After::Relu { ceiling: 0.75 }, After::AddRelu] {
+        let mut leaves = vec![values(&shape, 4, -1.0, 1.0), values(&[3], 5, 0.5, 1.5), values(&[3], 6, -1.0, 1.0)];
+        leaves.extend((after == After::AddRelu).then(|| values(&shape, 7, -1.0, 1.0)));
+        let apply = |leaves: &[Tensor]| {
+            leaves[0].batch_norm_eval_then(&leaves[1], &leaves[2], [&mean, &var], 1e-5, (after, leaves.get(3)))
+        };
+        let check = check_gradient(&leaves, &upstream, apply).unwrap();
+        assert!(check.error < 2e-8, "{after:?}: {check:?}");
+    }
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn residual_adds_the_shortcut_and_refuses_to_broadcast() {
     assert_eq!(values(&y), [0., 2., 6.]);
     let pooled = Residual::new(Sequential::new().then(GlobalAvgPool2d), None);
     let error = pooled.forward(&mut Context::eval(), &x).unwrap_err().to_string();
-    assert_eq!(error, "residual: the body gives [1, 1, 1, 1] but the shortcut [1, 1, 1, 3]; give both the same channels and stride");
+    assert_eq!(error, "0: residual: the body gives [1, 1, 1, 1] but the shortcut [1, 1, 1, 3]; give both the same channels and stride");
 }
 
 #[test]
@@ -217,6 +217,42 @@ fn setting_a_parameter_copies_the_values() {
     assert_eq!(values(&parameter.data()), [1.0, 2.0]);
     assert!(matches!(parameter.set(&random(&device, &[3], 0)), Err(Error::Shape(_))));
     assert!(matches!(parameter.set(&random(&cpu(), &[2], 0)), Err(Error::Device(_))));
+}
+
+/// Batch norm with what follows it, in one pass, against the same layers one by one, as an observer sees them: equal to the bit on the CPU, in training with
+/// all gradients and running statistics, and in evaluation. On a GPU drivers may round each in their own way.
+#[test]
+fn layers_in_one_pass_compute_what_they_compute_one_by_one() {
+    let run = |device: &Device, name: &str, observed: bool| {
+        let network = models::build(name, [3, 32, 32], 5, device, 7).unwrap();
+        let x = random(device, &[4, 3, 32, 32], 3);
+        let observe = |ctx: Context| if observed { ctx.observe(Box::new(|_, _, _| None)) } else { ctx };
+        let y = network.forward(&mut observe(Context::train(1, 1)), &x).unwrap();
+        y.backward_with(&random(device, y.shape(), 5)).unwrap();
+        let mut all = vec![("logits".to_owned(), values(&y))];
+        all.extend(named_parameters(&network).iter().map(|(name, p)| (format!("gradient of {name}"), values(&p.grad().unwrap()))));
+        all.extend(state_dict(&network).iter().map(|(name, t)| (name.clone(), values(t))));
+        all.push(("evaluation".into(), values(&network.forward(&mut observe(Context::eval()), &x).unwrap())));
+        all
+    };
+    for name in ["resnet8", "mobilenet_v2", "vgg11_bn"] {
+        let (together, apart) = (run(&cpu(), name, false), run(&cpu(), name, true));
+        for ((what, a), (_, b)) in together.iter().zip(&apart) {
+            assert_eq!(a.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), b.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), "{name}: {what}");
+        }
+    }
+    let count = |observed: bool| {
+        let (device, counts) = Device::null();
+        let network = models::build("resnet8", [3, 32, 32], 5, &device, 7).unwrap();
+        let calls = || counts.lock().unwrap().ops.len();
+        let ctx = if observed { Context::eval().observe(Box::new(|_, _, _| None)) } else { Context::eval() };
+        let x = Tensor::zeros(&device, &[1, 3, 32, 32]).unwrap();
+        let before = calls();
+        network.forward(&mut { ctx }, &x).unwrap();
+        calls() - before
+    };
+    // 9 convolutions and norms, 7 ReLUs and 3 sums, then pool and product; the ReLUs and sums are part of norms.
+    assert_eq!((count(true), count(false)), (30, 20));
 }
 
 #[test]

@@ -320,21 +320,37 @@ fn index_selection_and_its_gradient_agree() {
 
 #[test]
 fn batch_normalisation_and_its_gradient_agree() {
-    let cases = ((1..6usize, 1..20usize, 1..80usize), 0..4).prop_map(|((n, channels, inner), pass)| {
+    let what_follows = prop_oneof![
+        Just(After::Nothing),
+        Just(After::Relu { ceiling: f64::INFINITY }),
+        Just(After::Relu { ceiling: 0.75 }),
+        Just(After::AddRelu)
+    ];
+    let cases = ((1..6usize, 1..20usize, 1..80usize), 0..4, what_follows).prop_map(|((n, channels, inner), pass, after)| {
         // At least two values a channel.
         let x = [n + 1, channels, inner];
         let (weight, bias) = (positive(&[channels]), uniform(&[channels]));
-        let train = Norm::BatchNorm { eps: 1e-5, momentum: 0.1, running: false };
+        let train = Norm::BatchNorm { eps: 1e-5, momentum: 0.1, running: false, after };
+        let with = |mut data: Vec<Data>, last: Option<Data>| {
+            data.extend(last);
+            data
+        };
+        let residual = (after == After::AddRelu).then(|| uniform(&x));
+        let batch = with(vec![uniform(&x), weight.clone(), bias.clone()], residual.clone());
+        let given = with([&batch[..3], &[uniform(&[channels]), positive(&[channels])]].concat(), residual);
         match pass {
-            0 => case(train, vec![uniform(&x), weight, bias]),
-            1 => case(
-                Norm::BatchNorm { eps: 1e-3, momentum: 0.4, running: true },
-                vec![uniform(&x), weight, bias, uniform(&[channels]), positive(&[channels])],
-            ),
-            2 => case(Norm::BatchNormEval { eps: 1e-5 }, vec![uniform(&x), weight, bias, uniform(&[channels]), positive(&[channels])]),
+            0 => case(train, batch),
+            1 => case(Norm::BatchNorm { eps: 1e-3, momentum: 0.4, running: true, after }, given),
+            2 => case(Norm::BatchNormEval { eps: 1e-5, after }, given),
             _ => {
-                let stat = |i| Data::Output(train.into(), vec![uniform(&x), weight.clone(), bias.clone()], i);
-                case(Norm::BatchNormBackward { training: true }, vec![uniform(&x), uniform(&x), weight.clone(), stat(1), stat(2)])
+                let of_batch = |i| Data::Output(train.into(), batch.clone(), i);
+                let last = match after {
+                    After::Nothing => None,
+                    After::Relu { .. } => Some(bias),
+                    After::AddRelu => Some(of_batch(0)),
+                };
+                let operands = vec![uniform(&x), uniform(&x), weight, of_batch(1), of_batch(2)];
+                case(Norm::BatchNormBackward { training: true, after }, with(operands, last))
             }
         }
     });

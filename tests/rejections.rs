@@ -127,14 +127,22 @@ fn pools() {
 #[test]
 fn norms_and_matrix_products() {
     let (x, c) = (f32s(&[2, 3, 4, 4]), f32s(&[3]));
-    let train = Norm::BatchNorm { eps: 1e-5, momentum: 0.1, running: false };
+    let train = Norm::BatchNorm { eps: 1e-5, momentum: 0.1, running: false, after: After::Nothing };
     accepts(train, &[x, c, c]);
     refuses(train, &[f32s(&[1, 3]), c, c], &["batch_norm", "more than one value a channel", "[1, 3]"]);
     refuses(train, &[f32s(&[3]), c, c], &["batch_norm", "[n, c, ..]", "[3]"]);
     refuses(train, &[x, f32s(&[4]), c], &["batch_norm", "3 channels", "[4]"]);
     refuses(train, &[x, c], &["2 operands", "expected 3"]);
-    refuses(Norm::BatchNormEval { eps: 1e-5 }, &[x, c, c, c, f32s(&[2])], &["batch_norm", "3 channels", "[2]"]);
-    refuses(Norm::BatchNormBackward { training: true }, &[x, f32s(&[2, 3, 4, 5]), c, c, c], &["[2, 3, 4, 4]", "[2, 3, 4, 5]"]);
+    let eval = |after| Norm::BatchNormEval { eps: 1e-5, after };
+    refuses(eval(After::Nothing), &[x, c, c, c, f32s(&[2])], &["batch_norm", "3 channels", "[2]"]);
+    accepts(eval(After::AddRelu), &[x, c, c, c, c, x]);
+    refuses(eval(After::AddRelu), &[x, c, c, c, c], &["5 operands", "expected 6"]);
+    refuses(eval(After::AddRelu), &[x, c, c, c, c, f32s(&[2, 3, 1, 1])], &["[2, 3, 4, 4]", "[2, 3, 1, 1]"]);
+    refuses(eval(After::AddRelu), &[x, c, c, c, c, i32s(&[2, 3, 4, 4])], &["float", "i32"]);
+    let backward = |after| Norm::BatchNormBackward { training: true, after };
+    refuses(backward(After::Nothing), &[x, f32s(&[2, 3, 4, 5]), c, c, c], &["[2, 3, 4, 4]", "[2, 3, 4, 5]"]);
+    refuses(backward(After::Relu { ceiling: 6.0 }), &[x, x, c, c, c, x], &["3 channels", "[2, 3, 4, 4]"]);
+    refuses(backward(After::AddRelu), &[x, x, c, c, c, c], &["[2, 3, 4, 4]", "[3]"]);
     let product = Matmul { transpose_a: false, transpose_b: false, bias: false };
     accepts(product, &[f32s(&[2, 3]), f32s(&[3, 4])]);
     refuses(product, &[f32s(&[2, 3]), f32s(&[4, 3])], &["matmul", "inner sizes", "k = 3", "k = 4"]);

@@ -196,6 +196,11 @@ pub fn half() -> Vec<Case> {
             Op::Norm(_) => 1,
             _ => inputs.len(),
         };
+        // Behind the weights and statistics of a normalisation: what has the shape of x.
+        let weights = match &op {
+            Op::Norm(norm) if norm.after() == After::AddRelu => inputs.len() - 1,
+            _ => inputs.len(),
+        };
         let half = |spec: Spec| if spec.dtype == DType::F32 { Spec { dtype: DType::F16, ..spec } } else { spec };
         let op = match op {
             Op::Elementwise(Elementwise::Fill { value, spec }) => Elementwise::Fill { value, spec: half(spec) }.into(),
@@ -204,7 +209,7 @@ pub fn half() -> Vec<Case> {
             other => other,
         };
         let inputs: Vec<Data> =
-            inputs.into_iter().enumerate().map(|(i, data)| if i < activations { rounded(data) } else { data }).collect();
+            inputs.into_iter().enumerate().map(|(i, data)| if i < activations || i >= weights { rounded(data) } else { data }).collect();
         let specs: Vec<Spec> = inputs.iter().filter_map(|data| data.spec().ok()).collect();
         let results = op.infer(&specs).unwrap_or_default();
         if specs.iter().chain(&results).any(|spec| spec.dtype == DType::F16) {
@@ -764,16 +769,27 @@ fn norm(c: &mut Cases) {
         let ch = x[1];
         let (weight, bias) = (between(&[ch], 0.5, 1.5), uniform(&[ch]));
         let running = [uniform(&[ch]), between(&[ch], 0.5, 1.5)];
-        let train = Norm::BatchNorm { eps: 1e-5, momentum: 0.1, running: false };
-        c.0.push(Case { op: train.into(), inputs: vec![uniform(x), weight.clone(), bias.clone()], differentiable: small });
-        let with = Norm::BatchNorm { eps: 1e-3, momentum: 0.3, running: true };
-        let [mean, var] = running;
-        let inputs = vec![between(x, 1.0, 3.0), weight.clone(), bias.clone(), mean.clone(), var.clone()];
-        c.add(with, inputs.clone());
-        c.add(Norm::BatchNormEval { eps: 1e-5 }, inputs);
-        for training in [true, false] {
-            let stat = |i| Data::Output(train.into(), vec![uniform(x), weight.clone(), bias.clone()], i);
-            c.add(Norm::BatchNormBackward { training }, vec![uniform(x), uniform(x), weight.clone(), stat(1), stat(2)]);
+        for after in [After::Nothing, After::Relu { ceiling: f64::INFINITY }, After::Relu { ceiling: 0.75 }, After::AddRelu] {
+            let residual = || (after == After::AddRelu).then(|| uniform(x));
+            let inputs = |data: Vec<Data>| data.into_iter().chain(residual()).collect::<Vec<_>>();
+            let train = Norm::BatchNorm { eps: 1e-5, momentum: 0.1, running: false, after };
+            let batch = inputs(vec![uniform(x), weight.clone(), bias.clone()]);
+            c.0.push(Case { op: train.into(), inputs: batch.clone(), differentiable: small });
+            let with = Norm::BatchNorm { eps: 1e-3, momentum: 0.3, running: true, after };
+            let [mean, var] = &running;
+            let given = inputs(vec![between(x, 1.0, 3.0), weight.clone(), bias.clone(), mean.clone(), var.clone()]);
+            c.add(with, given.clone());
+            c.add(Norm::BatchNormEval { eps: 1e-5, after }, given);
+            for training in [true, false] {
+                let of_batch = |i| Data::Output(train.into(), batch.clone(), i);
+                let operands = vec![uniform(x), uniform(x), weight.clone(), of_batch(1), of_batch(2)];
+                let last = match after {
+                    After::Nothing => None,
+                    After::Relu { .. } => Some(bias.clone()),
+                    After::AddRelu => Some(of_batch(0)),
+                };
+                c.add(Norm::BatchNormBackward { training, after }, operands.into_iter().chain(last).collect());
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::onnx::{Array, Attribute, Dim, Entry, Graph, Model, Node, OperatorSet, ValueInfo};
 use crate::nn::{Context, Module, state_dict};
-use crate::op::{Binary, Conv, Elementwise, Layout, Matmul, Norm, Op, Pool, Pool2dOptions, Reduce, ReduceKind, Softmax, Unary};
+use crate::op::{After, Binary, Conv, Elementwise, Layout, Matmul, Norm, Op, Pool, Pool2dOptions, Reduce, ReduceKind, Softmax, Unary};
 use crate::tensor::Tensor;
 
 /// Images of the pass that is written down. In the file their number is free.
@@ -66,7 +66,8 @@ pub fn onnx(about: &Sidecar, weights: &Path, fold: bool) -> Result<Model> {
     let x = Tensor::from_slice(&device, &[BATCH, c, h, w], &vec![0f32; BATCH * c * h * w])?;
     calls.lock().unwrap_or_else(PoisonError::into_inner).clear();
     let _guard = no_grad();
-    let y = module.forward(&mut Context::eval(), &x)?;
+    // Under an observer each layer computes apart from the next, as the file has them.
+    let y = module.forward(&mut Context::eval().observe(Box::new(|_, _, _| None)), &x)?;
     let calls = std::mem::take(&mut *calls.lock().unwrap_or_else(PoisonError::into_inner));
     let mut writer =
         Writer { device: &device, values: Vec::new(), graph: Graph { name: super::title(&about.model), ..Graph::default() }, added: 0 };
@@ -211,7 +212,7 @@ impl Writer<'_> {
                 let group = Attribute::int("group", o.groups as i64);
                 ("Conv", [window([w[2], w[3]], o.stride, o.padding, o.dilation), vec![group]].concat())
             }
-            Op::Norm(Norm::BatchNormEval { eps }) => ("BatchNormalization", vec![Attribute::float("epsilon", *eps)]),
+            Op::Norm(Norm::BatchNormEval { eps, after: After::Nothing }) => ("BatchNormalization", vec![Attribute::float("epsilon", *eps)]),
             Op::Pool(Pool::Max(o)) => ("MaxPool", pool_window(o)),
             Op::Pool(Pool::Avg(o)) if o.divisor_override.is_none() => {
                 let count = Attribute::int("count_include_pad", o.count_include_pad as i64);

@@ -1,6 +1,6 @@
 //! Activation functions as layers: any function of one element.
 
-use super::{Context, Module};
+use super::{Context, Module, Then};
 use crate::error::Result;
 use crate::op::Unary;
 use crate::tensor::Tensor;
@@ -8,6 +8,14 @@ use crate::tensor::Tensor;
 impl Module for Unary {
     fn forward(&self, _: &mut Context, x: &Tensor) -> Result<Tensor> {
         x.unary(*self)
+    }
+
+    fn as_then(&self) -> Option<Then<'static>> {
+        match *self {
+            Unary::Relu => Some(Then::Relu { ceiling: f64::INFINITY }),
+            Unary::Clamp { min: 0.0, max } => Some(Then::Relu { ceiling: max }),
+            _ => None,
+        }
     }
 
     fn describe(&self) -> String {

@@ -1,7 +1,7 @@
 //! Modules made of modules.
 
-use super::{Activation, Context, Module, Owned, join};
-use crate::error::{Error, Result};
+use super::{Context, Module, Owned, Then, join};
+use crate::error::Result;
 use crate::tensor::Tensor;
 
 /// Children applied one after the other.
@@ -38,7 +38,25 @@ impl Sequential {
     /// # Errors
     /// Those of the children.
     pub fn forward_range(&self, ctx: &mut Context, range: std::ops::Range<usize>, x: &Tensor) -> Result<Tensor> {
-        self.children[range].iter().try_fold(x.clone(), |x, (name, module)| ctx.call(name, &**module, &x))
+        self.run(ctx, range, x, None)
+    }
+
+    /// A layer and the activation behind it are one call, the last layer and `then` too.
+    fn run(&self, ctx: &mut Context, range: std::ops::Range<usize>, x: &Tensor, then: Option<Then>) -> Result<Tensor> {
+        let mut children = self.children[range].iter().peekable();
+        let mut y = x.clone();
+        while let Some((name, module)) = children.next() {
+            let activation = children.peek().filter(|_| !ctx.is_observed()).and_then(|(_, next)| next.as_then());
+            if activation.is_some() {
+                children.next();
+            }
+            let last = if children.peek().is_none() { then } else { None };
+            y = match (activation, last) {
+                (Some(activation), Some(then)) => then.apply(&ctx.call_then(name, &**module, &y, Some(activation))?)?,
+                (activation, last) => ctx.call_then(name, &**module, &y, activation.or(last))?,
+            };
+        }
+        if self.children.is_empty() { then.map_or(Ok(y.clone()), |then| then.apply(&y)) } else { Ok(y) }
     }
 
     /// The children with their names, in order.
@@ -49,7 +67,11 @@ impl Sequential {
 
 impl Module for Sequential {
     fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
-        self.forward_range(ctx, 0..self.children.len(), x)
+        self.run(ctx, 0..self.children.len(), x, None)
+    }
+
+    fn forward_then(&self, ctx: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
+        self.run(ctx, 0..self.children.len(), x, Some(then))
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {
@@ -76,20 +98,11 @@ impl Residual {
 
 impl Module for Residual {
     fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
-        let y = self.body.forward(ctx, x)?;
-        let x = match &self.shortcut {
+        let beside = match &self.shortcut {
             Some(shortcut) => ctx.call("downsample", shortcut, x)?,
             None => x.clone(),
         };
-        // Checked here: the sum would broadcast where one of them has a single channel or pixel.
-        if x.shape() != y.shape() {
-            return Err(Error::Shape(format!(
-                "residual: the body gives {} but the shortcut {}; give both the same channels and stride",
-                y.shape(),
-                x.shape()
-            )));
-        }
-        Activation::Relu.forward(ctx, &y.add(&x)?)
+        self.body.forward_then(ctx, x, Then::AddRelu(&beside))
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

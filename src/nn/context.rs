@@ -1,6 +1,6 @@
 //! [`Context`]: what a forward pass needs besides its input.
 
-use super::{Module, join};
+use super::{Module, Then, join};
 use crate::error::{Error, Result};
 use crate::rng::Stream;
 use crate::tensor::Tensor;
@@ -50,7 +50,7 @@ impl Context {
         self
     }
 
-    /// Shows every layer's output to `observer`, children before their parent: for tables of shapes, for comparing devices, for gradients in the midst of a network.
+    /// Shows every layer's output to `observer`, children before their parent, and keeps layers from being computed in one pass: for tables of shapes, for comparing devices, for gradients in the midst of a network.
     pub fn observe(mut self, observer: Observer) -> Self {
         self.observer = Some(observer);
         self
@@ -86,11 +86,28 @@ impl Context {
     /// # Errors
     /// Those of the module, with its path in front.
     pub fn call(&mut self, name: &str, module: &dyn Module, x: &Tensor) -> Result<Tensor> {
+        self.call_then(name, module, x, None)
+    }
+
+    /// As [`Context::call`], and what follows, in one pass where the module can do that and nobody observes what lies between.
+    ///
+    /// # Errors
+    /// Those of the module, with its path in front.
+    pub fn call_then(&mut self, name: &str, module: &dyn Module, x: &Tensor, then: Option<Then>) -> Result<Tensor> {
         self.scope(name, |ctx| {
+            if let (Some(then), false) = (then, ctx.is_observed()) {
+                return module.forward_then(ctx, x, then);
+            }
             let y = module.forward(ctx, x)?;
             let other = ctx.observer.as_mut().and_then(|observer| observer(&ctx.path, module, &y));
-            Ok(other.unwrap_or(y))
+            let y = other.unwrap_or(y);
+            then.map_or(Ok(y.clone()), |then| then.apply(&y))
         })
+    }
+
+    /// Whether somebody looks at each layer's output: then each computes apart from the next.
+    pub fn is_observed(&self) -> bool {
+        self.observer.is_some()
     }
 
     /// Random numbers for the running layer, keyed by (seed, step, micro-step, layer path, n-th use of the layer in the step).

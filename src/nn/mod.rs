@@ -19,6 +19,7 @@ mod pool;
 pub mod recurrent;
 pub mod resize;
 mod state;
+mod then;
 
 pub use crate::op::Unary as Activation;
 pub use container::{Flatten, Residual, Sequential};
@@ -34,6 +35,7 @@ pub use parameter::Parameter;
 pub use pool::{AvgPool2d, GlobalAvgPool2d, MaxPool2d};
 pub use state::{NamedArray, copy_state, load_state_dict, named_buffers, named_parameters, state_dict};
 pub(crate) use state::{misfits, write_arrays};
+pub use then::Then;
 
 use crate::backend::MaybeSendSync;
 use crate::error::Result;
@@ -54,6 +56,19 @@ pub trait Module: MaybeSendSync {
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when `x` does not fit; the message begins with the layer's path.
     fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor>;
+
+    /// What `then` makes of [`Module::forward`], in the same pass over memory where the layer can do that.
+    ///
+    /// # Errors
+    /// As [`Module::forward`].
+    fn forward_then(&self, ctx: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
+        then.apply(&self.forward(ctx, x)?)
+    }
+
+    /// The layer as what the one before it may compute in its own pass.
+    fn as_then(&self) -> Option<Then<'static>> {
+        None
+    }
 
     /// Shows every parameter and buffer with its name, in PyTorch's order: own parameters, own buffers, then the children.
     ///

@@ -1,8 +1,9 @@
 //! Batch normalisation layer.
 
-use super::{Context, Init, Module, Owned, Parameter, join};
+use super::{Context, Init, Module, Owned, Parameter, Then, join};
 use crate::device::Device;
 use crate::error::Result;
+use crate::op::After;
 use crate::tensor::Tensor;
 
 /// Normalises each channel of `[N, C, H, W]`, PyTorch's `BatchNorm2d` (Ioffe and Szegedy 2015, arXiv:1502.03167).
@@ -47,15 +48,26 @@ impl BatchNorm2d {
     }
 }
 
-impl Module for BatchNorm2d {
-    fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
+impl BatchNorm2d {
+    fn normalize(&self, ctx: &Context, x: &Tensor, after: (After, Option<&Tensor>)) -> Result<Tensor> {
         x.shape().nchw("batch_norm2d")?;
         let (weight, bias) = (self.weight.tensor(), self.bias.tensor());
+        let (mean, var) = (&self.running_mean, &self.running_var);
         if ctx.is_training() && self.weight.is_trainable() {
-            x.batch_norm(&weight, &bias, Some((&self.running_mean, &self.running_var)), self.momentum, self.eps)
+            x.batch_norm_then(&weight, &bias, Some((mean, var)), self.momentum, self.eps, after)
         } else {
-            x.batch_norm_eval(&weight, &bias, &self.running_mean, &self.running_var, self.eps)
+            x.batch_norm_eval_then(&weight, &bias, [mean, var], self.eps, after)
         }
+    }
+}
+
+impl Module for BatchNorm2d {
+    fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
+        self.normalize(ctx, x, (After::Nothing, None))
+    }
+
+    fn forward_then(&self, ctx: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
+        self.normalize(ctx, x, then.checked(x)?)
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

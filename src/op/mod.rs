@@ -24,7 +24,7 @@ pub use custom::{Custom, CustomOp};
 pub use elementwise::{Binary, Comparison, Elementwise, Unary};
 pub use layout::Layout;
 pub use matmul::Matmul;
-pub use norm::Norm;
+pub use norm::{After, Norm};
 pub use optimizer::{AdamStep, LossScaleStep, Optimizer, SgdStep};
 pub use pool::{AvgPool2dOptions, Pool, Pool1dOptions, Pool2dOptions};
 pub use random::Random;

@@ -6,7 +6,7 @@
 //! Functions add the units in the last place that `shaders/shared/math.wgsl` and WGSL's own accuracy table promise.
 
 use super::elementwise::Saved;
-use super::{Binary, Elementwise, Norm, Op, Optimizer, Reduce, ReduceKind, Softmax, Unary};
+use super::{After, Binary, Elementwise, Norm, Op, Optimizer, Reduce, ReduceKind, Softmax, Unary};
 use crate::dtype::DType;
 use crate::shape::Spec;
 
@@ -174,14 +174,18 @@ impl Op {
                 let channels = inputs[0].shape[1].max(1);
                 let n = (inputs[0].shape.len() / channels).max(1);
                 let sums = LAMBDA * U * (n as f64).sqrt();
+                let residual = if op.after() == After::AddRelu { input(inputs.len() - 1) } else { 0.0 };
                 match op {
                     // Normalised values are of size sqrt(n) at most; the mean's error is u |x| invstd in units of y.
+                    // A ReLU does not make errors larger; a residual adds a rounding of the sum.
                     Norm::BatchNorm { .. } if output == 0 => {
-                        (sums + 16.0 * U) * (size.output + input(2)) + 32.0 * U * (1.0 + input(0)) * input(1)
+                        (sums + 16.0 * U) * (size.output + input(2) + residual) + 32.0 * U * (1.0 + input(0)) * input(1)
                     }
                     Norm::BatchNorm { .. } => (sums + 16.0 * U) * size.output + 8.0 * U * input(0),
-                    Norm::BatchNormEval { .. } => rounded(16.0) + 16.0 * U * (input(2) + input(3) * input(1)),
+                    Norm::BatchNormEval { .. } => rounded(16.0) + 16.0 * U * (input(2) + input(3) * input(1) + residual),
                     Norm::BatchNormBackward { .. } if output == 0 => (sums + 32.0 * U) * (size.output + input(1) * input(2) * input(4)),
+                    // The residual's gradient is dy or 0.
+                    Norm::BatchNormBackward { .. } if output == 3 => 0.0,
                     // Sums of n terms dy and dy xhat, with |xhat| at most about 6 in the cases of interest.
                     Norm::BatchNormBackward { .. } => summed(n, 6.0 * input(1)) + rounded(16.0),
                 }

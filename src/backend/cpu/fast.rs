@@ -154,10 +154,10 @@ impl<const N: usize> Sums<N> {
 
     /// Adds `f(a, b)` of each pair.
     #[inline(always)]
-    pub fn add(&mut self, a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> [f64; N]) {
+    pub fn add(&mut self, a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> [f64; N]) {
         let sums = &mut self.0;
         let mut one = |i: usize, a: f32, b: f32| {
-            let terms = f(a as f64, b as f64);
+            let terms = f(a, b);
             for n in 0..N {
                 sums[n][i] += terms[n];
             }
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(plain, vectorized(|| sum(&x, |v| v * v)));
         assert!((plain - x.iter().map(|&v| (v as f64).powi(2)).sum::<f64>()).abs() < 1e-12);
         let mut sums = Sums::new();
-        vectorized(|| sums.add(&x, &x, |a, b| [a * b, a]));
+        vectorized(|| sums.add(&x, &x, |a, b| [(a * b) as f64, a as f64]));
         assert_eq!(sums.total()[0], plain);
     }
 }

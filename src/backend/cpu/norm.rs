@@ -4,7 +4,7 @@ use super::fast::{Sums, for_each, vectorized};
 use super::{Args, outputs};
 use crate::dtype::Real;
 use crate::error::Result;
-use crate::op::{Norm, Rows};
+use crate::op::{After, Norm, Rows};
 
 pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()> {
     // [outer, channels, inner]: planes of `inner` values, `channels` of them an image.
@@ -12,7 +12,8 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
     let (channels, inner) = (rows.len, rows.inner);
     let count = (rows.outer * inner) as f64;
     let x: &[T] = bytemuck::cast_slice(args.ins[0]);
-    let input = |i: usize| -> &[T] { bytemuck::cast_slice(args.ins[i]) };
+    // The slots of operands that are updated in place are empty, and aligned to nothing.
+    let input = |i: usize| -> &[T] { if args.ins[i].is_empty() { &[] } else { bytemuck::cast_slice(args.ins[i]) } };
     let planes = |c: usize| (0..rows.outer).map(move |n| (n * channels + c) * inner..(n * channels + c + 1) * inner);
     if x.is_empty() {
         return Ok(());
@@ -21,8 +22,10 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
         run_fast(op, args);
         return Ok(());
     }
+    // What stands behind the other operands: residual, bias or y, where there is one.
+    let last = input(args.ins.len() - 1);
     match *op {
-        Norm::BatchNorm { eps, momentum, running } => {
+        Norm::BatchNorm { eps, momentum, running, after } => {
             let moments = |c: usize| {
                 let mean = planes(c).map(|p| x[p].iter().map(|v| v.to_f64()).sum::<f64>()).sum::<f64>() / count;
                 let var = planes(c).map(|p| x[p].iter().map(|v| (v.to_f64() - mean).powi(2)).sum::<f64>()).sum::<f64>() / count;
@@ -45,44 +48,52 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
                 let scale = weight[c].to_f64() / (stats[c][1] + eps).sqrt();
                 (stats[c][0], scale, bias[c].to_f64())
             };
-            affine(x, bytemuck::cast_slice_mut(y), inner, channels, line);
+            affine([x, last], bytemuck::cast_slice_mut(y), inner, channels, line, after);
         }
-        Norm::BatchNormEval { eps } => {
+        Norm::BatchNormEval { eps, after } => {
             let (weight, bias, mean, var) = (input(1), input(2), input(3), input(4));
             let [y, invstd] = &mut args.outs[..] else { return Ok(()) };
             for c in 0..channels {
                 put::<T>(invstd, c, 1.0 / (var[c].to_f64() + eps).sqrt());
             }
             let line = |c: usize| (mean[c].to_f64(), weight[c].to_f64() / (var[c].to_f64() + eps).sqrt(), bias[c].to_f64());
-            affine(x, bytemuck::cast_slice_mut(y), inner, channels, line);
+            affine([x, last], bytemuck::cast_slice_mut(y), inner, channels, line, after);
         }
-        Norm::BatchNormBackward { training } => {
+        Norm::BatchNormBackward { training, after } => {
             let (dy, weight, mean, invstd) = (input(1), input(2), input(3), input(4));
-            // Of each channel: sum(dy xhat), sum(dy), i.e. the gradients of weight and bias.
-            let sums: Vec<[f64; 2]> = (0..channels)
-                .map(|c| {
-                    let (mean, invstd) = (mean[c].to_f64(), invstd[c].to_f64());
-                    let mut sums = [0.0; 2];
-                    for (x, dy) in planes(c).flat_map(|p| x[p.clone()].iter().zip(&dy[p])) {
-                        sums[0] += dy.to_f64() * (x.to_f64() - mean) * invstd;
-                        sums[1] += dy.to_f64();
+            let [dx, dweight, dbias, residual @ ..] = &mut args.outs[..] else { return Ok(()) };
+            let channel = |i: usize| i / inner % channels;
+            // The gradient of each normalised value.
+            let gradient = |i: usize| {
+                let (c, dy) = (channel(i), dy[i].to_f64());
+                let passes = match after {
+                    After::Nothing => true,
+                    After::Relu { ceiling } => {
+                        let v = (x[i].to_f64() - mean[c].to_f64()) * invstd[c].to_f64() * weight[c].to_f64() + last[c].to_f64();
+                        v > 0.0 && v < ceiling
                     }
-                    sums
-                })
-                .collect();
-            let [dx, dweight, dbias] = &mut args.outs[..] else { return Ok(()) };
+                    After::AddRelu => last[i].to_f64() > 0.0,
+                };
+                if passes { dy } else { 0.0 }
+            };
+            // Of each channel: sum(dy xhat), sum(dy), i.e. the gradients of weight and bias.
+            let mut sums = vec![[0.0; 2]; channels];
+            for (i, x) in x.iter().enumerate() {
+                let c = channel(i);
+                sums[c][0] += gradient(i) * (x.to_f64() - mean[c].to_f64()) * invstd[c].to_f64();
+                sums[c][1] += gradient(i);
+            }
             for c in 0..channels {
                 put::<T>(dweight, c, sums[c][0]);
                 put::<T>(dbias, c, sums[c][1]);
             }
-            let dx: &mut [T] = bytemuck::cast_slice_mut(dx);
-            for (i, ((dx, x), dy)) in dx.chunks_mut(inner).zip(x.chunks(inner)).zip(dy.chunks(inner)).enumerate() {
-                let c = i % channels;
+            for (i, x) in x.iter().enumerate() {
+                let c = channel(i);
                 let (mean, invstd) = (mean[c].to_f64(), invstd[c].to_f64());
-                let scale = weight[c].to_f64() * invstd;
                 let (slope, shift) = if training { (sums[c][0] / count * invstd, sums[c][1] / count) } else { (0.0, 0.0) };
-                for (dx, (x, dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
-                    *dx = T::from_f64(scale * (dy.to_f64() - shift - (x.to_f64() - mean) * slope));
+                put::<T>(dx, i, weight[c].to_f64() * invstd * (gradient(i) - shift - (x.to_f64() - mean) * slope));
+                if let [residual] = residual {
+                    put::<T>(residual, i, gradient(i));
                 }
             }
         }
@@ -90,12 +101,31 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
     Ok(())
 }
 
-/// `y = (x - mean) scale + bias` on each plane, `line(channel)` giving the three.
-fn affine<T: Real>(x: &[T], y: &mut [T], inner: usize, channels: usize, line: impl Fn(usize) -> (f64, f64, f64)) {
-    for (i, (y, x)) in y.chunks_mut(inner).zip(x.chunks(inner)).enumerate() {
-        let (mean, scale, bias) = line(i % channels);
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = T::from_f64((x.to_f64() - mean) * scale + bias));
+/// `y = after((x - mean) scale + bias)` on each plane, `line(channel)` giving the three.
+fn affine<T: Real>(
+    [x, residual]: [&[T]; 2],
+    y: &mut [T],
+    inner: usize,
+    channels: usize,
+    line: impl Fn(usize) -> (f64, f64, f64),
+    after: After,
+) {
+    for (i, (y, x)) in y.iter_mut().zip(x).enumerate() {
+        let (mean, scale, bias) = line(i / inner % channels);
+        let v = (x.to_f64() - mean) * scale + bias;
+        // Written so that NaN stays, as in ReLU alone.
+        let v = match after {
+            After::Nothing => v,
+            After::Relu { ceiling } if v <= 0.0 || v >= ceiling => v.clamp(0.0, ceiling),
+            After::Relu { .. } => v,
+            After::AddRelu => relu(v + residual[i].to_f64()),
+        };
+        *y = T::from_f64(v);
     }
+}
+
+fn relu(v: f64) -> f64 {
+    if v <= 0.0 { 0.0 } else { v }
 }
 
 /// A channel at a time, from its sums to its results, while it lies in a cache.
@@ -110,13 +140,17 @@ fn run_fast(op: &Norm, args: &mut Args) {
             move |at| &values[at..at + inner]
         })
     };
+    // Behind the other operands, where there is one: residual, bias or y.
+    let last = ins.len() - 1;
     let mut sums = vec![[0.0; 2]; channels];
     match *op {
-        Norm::BatchNorm { eps, momentum, running } => {
+        Norm::BatchNorm { eps, momentum, running, after } => {
             let [y, mean, invstd, running_mean, running_var] = outputs::<f32, 5>(&mut args.outs);
             for_each(by_channel(y, channels, inner).into_iter().zip(&mut sums).enumerate().collect(), |(c, (y, sums))| {
                 *sums = moments(planes(0, c), count);
-                normalise(planes(0, c), y, [sums[0], ins[1][c] as f64 / (sums[1] + eps).sqrt(), ins[2][c] as f64]);
+                let invstd = (1.0 / (sums[1] + eps).sqrt()) as f32;
+                let line = Line { mean: sums[0] as f32, scale: ins[1][c] * invstd, bias: ins[2][c] };
+                normalise(planes(0, c), planes(last, c), y, line, after);
             });
             for (c, [m, v]) in sums.into_iter().enumerate() {
                 (mean[c], invstd[c]) = (m as f32, (1.0 / (v + eps).sqrt()) as f32);
@@ -126,40 +160,51 @@ fn run_fast(op: &Norm, args: &mut Args) {
                 }
             }
         }
-        Norm::BatchNormEval { eps } => {
+        Norm::BatchNormEval { eps, after } => {
             let [y, invstd] = outputs::<f32, 2>(&mut args.outs);
-            let scale = |c: usize| 1.0 / (ins[4][c] as f64 + eps).sqrt();
-            invstd.iter_mut().enumerate().for_each(|(c, invstd)| *invstd = scale(c) as f32);
+            invstd.iter_mut().zip(ins[4]).for_each(|(invstd, &var)| *invstd = (1.0 / (var as f64 + eps).sqrt()) as f32);
             for_each(by_channel(y, channels, inner).into_iter().enumerate().collect(), |(c, y)| {
-                normalise(planes(0, c), y, [ins[3][c] as f64, ins[1][c] as f64 * scale(c), ins[2][c] as f64]);
+                let line = Line { mean: ins[3][c], scale: ins[1][c] * invstd[c], bias: ins[2][c] };
+                normalise(planes(0, c), planes(last, c), y, line, after);
             });
         }
-        Norm::BatchNormBackward { training } => {
-            let [dx, dweight, dbias] = outputs::<f32, 3>(&mut args.outs);
-            for_each(by_channel(dx, channels, inner).into_iter().zip(&mut sums).enumerate().collect(), |(c, (dx, sums))| {
-                let [weight, mean, invstd] = [2, 3, 4].map(|i| ins[i][c] as f64);
-                *sums = vectorized(
-                    #[inline(always)]
-                    || {
-                        let mut sums = Sums::new();
-                        for (x, dy) in planes(0, c).zip(planes(1, c)) {
-                            sums.add(x, dy, |x, dy| [dy * (x - mean) * invstd, dy]);
-                        }
-                        sums.total()
-                    },
-                );
-                let [slope, shift] = if training { [sums[0] / count * invstd, sums[1] / count] } else { [0.0; 2] };
-                let [mean, scale, shift, slope] = [mean, weight * invstd, shift, slope].map(|v| v as f32);
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for (dx, (x, dy)) in dx.into_iter().zip(planes(0, c).zip(planes(1, c))) {
-                            for (dx, (&x, &dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
-                                *dx = scale * (dy - shift - (x - mean) * slope);
-                            }
-                        }
-                    },
-                );
+        Norm::BatchNormBackward { training, after } => {
+            let [dx, dweight, dbias, residual] = outputs::<f32, 4>(&mut args.outs);
+            let of_channel = by_channel(dx, channels, inner).into_iter().zip(by_channel(residual, channels, inner)).zip(&mut sums);
+            for_each(of_channel.enumerate().collect(), |(c, ((dx, mut residual), sums))| {
+                let invstd = ins[4][c];
+                let line = Line { mean: ins[3][c], scale: ins[2][c] * invstd, bias: if let After::Relu { .. } = after { ins[last][c] } else { 0.0 } };
+                let to = |dx| To { dx, invstd, count: if training { count } else { f64::INFINITY } };
+                *sums = match after {
+                    After::Nothing => gradient(planes(0, c), planes(1, c), to(dx), line, |_, dy| dy),
+                    After::Relu { ceiling } => {
+                        let ceiling = ceiling as f32;
+                        // Without branches, or the loops would not vectorise.
+                        gradient(
+                            planes(0, c),
+                            planes(1, c),
+                            to(dx),
+                            line,
+                            // Without branches, or the loops would not vectorise.
+                            #[inline(always)]
+                            |x, dy| {
+                                let v = line.at(x);
+                                if (v > 0.0) & (v < ceiling) { dy } else { 0.0 }
+                            },
+                        )
+                    }
+                    After::AddRelu => {
+                        vectorized(
+                            #[inline(always)]
+                            || {
+                                for (g, (dy, y)) in residual.iter_mut().zip(planes(1, c).zip(planes(last, c))) {
+                                    g.iter_mut().zip(dy.iter().zip(y)).for_each(|(g, (&dy, &y))| *g = if y > 0.0 { dy } else { 0.0 });
+                                }
+                            },
+                        );
+                        gradient(planes(0, c), residual.iter().map(|g| &**g), to(dx), line, |_, dy| dy)
+                    }
+                };
             });
             for (c, [xhat, plain]) in sums.into_iter().enumerate() {
                 (dweight[c], dbias[c]) = (xhat as f32, plain as f32);
@@ -168,7 +213,7 @@ fn run_fast(op: &Norm, args: &mut Args) {
     }
 }
 
-/// The planes of each channel.
+/// The planes of each channel; none of an array that is not there.
 fn by_channel(y: &mut [f32], channels: usize, inner: usize) -> Vec<Vec<&mut [f32]>> {
     let mut all: Vec<Vec<&mut [f32]>> = (0..channels).map(|_| Vec::with_capacity(y.len() / (channels * inner))).collect();
     y.chunks_exact_mut(inner).enumerate().for_each(|(i, plane)| all[i % channels].push(plane));
@@ -182,29 +227,106 @@ fn moments<'a>(planes: impl Iterator<Item = &'a [f32]> + Clone, count: f64) -> [
         || {
             let mut sums = Sums::<1>::new();
             for x in planes.clone() {
-                sums.add(x, x, |x, _| [x]);
+                sums.add(x, x, |x, _| [x as f64]);
             }
             let mean = sums.total()[0] / count;
             let mut squares = Sums::<1>::new();
             for x in planes {
-                squares.add(x, x, |x, _| [(x - mean) * (x - mean)]);
+                squares.add(x, x, |x, _| [(x as f64 - mean) * (x as f64 - mean)]);
             }
             [mean, squares.total()[0] / count]
         },
     )
 }
 
-/// `y = (x - mean) scale + bias`
-fn normalise<'a>(x: impl Iterator<Item = &'a [f32]>, y: Vec<&mut [f32]>, line: [f64; 3]) {
-    let [mean, scale, bias] = line.map(|v| v as f32);
+/// What a channel's values become. The backward pass computes the same numbers anew, to the bit.
+#[derive(Clone, Copy)]
+struct Line {
+    mean: f32,
+    scale: f32,
+    bias: f32,
+}
+
+impl Line {
+    #[inline(always)]
+    fn at(&self, x: f32) -> f32 {
+        (x - self.mean) * self.scale + self.bias
+    }
+}
+
+/// `y = after(line(x))`
+fn normalise<'a>(
+    x: impl Iterator<Item = &'a [f32]>,
+    residual: impl Iterator<Item = &'a [f32]>,
+    y: Vec<&mut [f32]>,
+    line: Line,
+    after: After,
+) {
+    // Written so that NaN stays, as in ReLU alone.
+    let relu = |v: f32| if v <= 0.0 { 0.0 } else { v };
     vectorized(
         #[inline(always)]
-        || {
-            for (x, y) in x.zip(y) {
-                y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * scale + bias);
+        || match after {
+            After::Nothing => x.zip(y).for_each(|(x, y)| y.iter_mut().zip(x).for_each(|(y, &x)| *y = line.at(x))),
+            After::Relu { ceiling } => {
+                let low = |v: f32| if v >= ceiling as f32 { ceiling as f32 } else { v };
+                x.zip(y).for_each(|(x, y)| y.iter_mut().zip(x).for_each(|(y, &x)| *y = low(relu(line.at(x)))));
+            }
+            After::AddRelu => {
+                for ((x, r), y) in x.zip(residual).zip(y) {
+                    y.iter_mut().zip(x.iter().zip(r)).for_each(|(y, (&x, &r))| *y = relu(line.at(x) + r));
+                }
             }
         },
     );
+}
+
+/// Where a channel's gradient goes, with what it is computed from; the count is infinite where the statistics do not depend on x.
+struct To<'a> {
+    dx: Vec<&'a mut [f32]>,
+    invstd: f32,
+    count: f64,
+}
+
+/// The gradient of a channel, with `passed(x, dy)` of each value; gives `sum(dy xhat)` and `sum(dy)`.
+fn gradient<'a, 'b>(
+    x: impl Iterator<Item = &'a [f32]> + Clone,
+    dy: impl Iterator<Item = &'b [f32]> + Clone,
+    to: To,
+    line: Line,
+    passed: impl Fn(f32, f32) -> f32,
+) -> [f64; 2] {
+    let (mean, invstd) = (line.mean as f64, to.invstd as f64);
+    let sums = vectorized(
+        #[inline(always)]
+        || {
+            let mut sums = Sums::new();
+            for (x, dy) in x.clone().zip(dy.clone()) {
+                sums.add(
+                    x,
+                    dy,
+                    #[inline(always)]
+                    |x, dy| {
+                        let dy = passed(x, dy) as f64;
+                        [dy * (x as f64 - mean) * invstd, dy]
+                    },
+                );
+            }
+            sums.total()
+        },
+    );
+    let [slope, shift] = [sums[0] / to.count * invstd, sums[1] / to.count].map(|v| v as f32);
+    vectorized(
+        #[inline(always)]
+        || {
+            for (dx, (x, dy)) in to.dx.into_iter().zip(x.zip(dy)) {
+                for (dx, (&x, &dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
+                    *dx = line.scale * (passed(x, dy) - shift - (x - line.mean) * slope);
+                }
+            }
+        },
+    );
+    sums
 }
 
 fn put<T: Real>(bytes: &mut [u8], i: usize, v: f64) {

@@ -4,7 +4,7 @@ use super::{Saves, no_gradient};
 use crate::autodiff::{Grads, Recorded};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::op::{AvgPool2dOptions, Norm, Pool2dOptions, ReduceKind, Unary};
+use crate::op::{After, AvgPool2dOptions, Norm, Pool2dOptions, ReduceKind, Unary};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -20,11 +20,26 @@ impl Tensor {
         momentum: f64,
         eps: f64,
     ) -> Result<Tensor> {
-        let op = Norm::BatchNorm { eps, momentum, running: running.is_some() };
-        match running {
-            Some((mean, var)) => Tensor::apply1(op, &[self, weight, bias, mean, var]),
-            None => Tensor::apply1(op, &[self, weight, bias]),
-        }
+        self.batch_norm_then(weight, bias, running, momentum, eps, (After::Nothing, None))
+    }
+
+    /// As [`Tensor::batch_norm`], and what follows in the same pass; [`After::AddRelu`] comes with the residual.
+    ///
+    /// # Errors
+    /// As [`Tensor::batch_norm`].
+    pub fn batch_norm_then(
+        &self,
+        weight: &Tensor,
+        bias: &Tensor,
+        running: Option<(&Tensor, &Tensor)>,
+        momentum: f64,
+        eps: f64,
+        (after, residual): (After, Option<&Tensor>),
+    ) -> Result<Tensor> {
+        let op = Norm::BatchNorm { eps, momentum, running: running.is_some(), after };
+        let running = running.map(|(mean, var)| [mean, var]);
+        let inputs: Vec<&Tensor> = [self, weight, bias].into_iter().chain(running.into_iter().flatten()).chain(residual).collect();
+        Tensor::apply1(op, &inputs)
     }
 
     /// Normalises each channel of `[N, C, ..]` with given statistics.
@@ -32,7 +47,23 @@ impl Tensor {
     /// # Errors
     /// [`Shape`](crate::Error::Shape) when sizes differ.
     pub fn batch_norm_eval(&self, weight: &Tensor, bias: &Tensor, mean: &Tensor, var: &Tensor, eps: f64) -> Result<Tensor> {
-        Tensor::apply1(Norm::BatchNormEval { eps }, &[self, weight, bias, mean, var])
+        self.batch_norm_eval_then(weight, bias, [mean, var], eps, (After::Nothing, None))
+    }
+
+    /// As [`Tensor::batch_norm_eval`], and what follows in the same pass; [`After::AddRelu`] comes with the residual.
+    ///
+    /// # Errors
+    /// As [`Tensor::batch_norm_eval`].
+    pub fn batch_norm_eval_then(
+        &self,
+        weight: &Tensor,
+        bias: &Tensor,
+        [mean, var]: [&Tensor; 2],
+        eps: f64,
+        (after, residual): (After, Option<&Tensor>),
+    ) -> Result<Tensor> {
+        let inputs: Vec<&Tensor> = [self, weight, bias, mean, var].into_iter().chain(residual).collect();
+        Tensor::apply1(Norm::BatchNormEval { eps, after }, &inputs)
     }
 
     /// Normalises each of `rows` parts of equal length: `(x - mean) / sqrt(var + eps)` with the biased variance.
@@ -139,10 +170,15 @@ impl Tensor {
 }
 
 pub(super) fn saves(op: &Norm) -> Saves {
-    match op {
-        Norm::BatchNorm { .. } => (&[0, 1], &[1, 2]),
-        Norm::BatchNormEval { .. } => (&[0, 1, 3], &[1]),
-        Norm::BatchNormBackward { .. } => (&[], &[]),
+    // Behind a ReLU the bias, of a residual block y: see [`Norm::BatchNormBackward`].
+    match (op, op.after()) {
+        (Norm::BatchNorm { .. }, After::Nothing) => (&[0, 1], &[1, 2]),
+        (Norm::BatchNorm { .. }, After::Relu { .. }) => (&[0, 1, 2], &[1, 2]),
+        (Norm::BatchNorm { .. }, After::AddRelu) => (&[0, 1], &[0, 1, 2]),
+        (Norm::BatchNormEval { .. }, After::Nothing) => (&[0, 1, 3], &[1]),
+        (Norm::BatchNormEval { .. }, After::Relu { .. }) => (&[0, 1, 2, 3], &[1]),
+        (Norm::BatchNormEval { .. }, After::AddRelu) => (&[0, 1, 3], &[0, 1]),
+        (Norm::BatchNormBackward { .. }, _) => (&[], &[]),
     }
 }
 
@@ -152,5 +188,12 @@ pub(super) fn vjp(op: &Norm, r: &Recorded, dy: &Tensor, grads: &mut Grads) -> Re
         Norm::BatchNormEval { .. } => (false, r.input(3)?, r.output(1)?),
         Norm::BatchNormBackward { .. } => return Err(no_gradient(&(*op).into())),
     };
-    grads.op(&[0, 1, 2], Norm::BatchNormBackward { training }, &[r.input(0)?, dy, r.input(1)?, mean, invstd])
+    let after = op.after();
+    let backward = Norm::BatchNormBackward { training, after };
+    let inputs = [r.input(0)?, dy, r.input(1)?, mean, invstd];
+    match after {
+        After::Nothing => grads.op(&[0, 1, 2], backward, &inputs),
+        After::Relu { .. } => grads.op(&[0, 1, 2], backward, &[&inputs[..], &[r.input(2)?]].concat()),
+        After::AddRelu => grads.op(&[0, 1, 2, r.inputs() - 1], backward, &[&inputs[..], &[r.output(0)?]].concat()),
+    }
 }
