@@ -13,15 +13,29 @@ pub(super) struct Params {
     channels: u32,
     inner: u32,
     count: u32,
-    total: u32,
+    parts: u32,
+    step_images: u32,
+    step_rest: u32,
     eps: f32,
     momentum: f32,
     ceiling: f32,
-    pad: [u32; 1],
+    part: u32,
+    pad: [u32; 2],
 }
 
 /// Numbers of a channel that the backward pass hands on from its sums.
 const COEFFICIENTS: usize = 8;
+
+/// Invocations of a workgroup, and elements of each, for channels of `count` elements. 16 elements are enough to hide the memory's latency, and few enough to
+/// stay in registers; few sizes, so that few kernels are compiled.
+fn invocations(count: usize) -> (usize, usize) {
+    match count {
+        0..=64 => (64, 1),
+        65..=256 => (256, 1),
+        257..=1024 => (256, 4),
+        _ => (256, 16),
+    }
+}
 
 pub(super) fn lower(op: &Norm, inputs: &[Operand], outputs: &[Operand], plan: &mut Plan) -> Result<()> {
     let rows = Rows::new(&inputs[0].spec.shape, 1);
@@ -30,67 +44,77 @@ pub(super) fn lower(op: &Norm, inputs: &[Operand], outputs: &[Operand], plan: &m
         Norm::BatchNormEval { eps, .. } => (eps, 0.0),
         Norm::BatchNormBackward { .. } => (0.0, 0.0),
     };
-    let total = inputs[0].spec.shape.len();
+    let (channels, count) = (rows.len, rows.outer * rows.inner);
+    let (wg, each) = invocations(count);
+    let part = wg * each;
+    let parts = count.div_ceil(part);
     let params = Params {
-        channels: word(rows.len)?,
+        channels: word(channels)?,
         inner: word(rows.inner)?,
-        count: word(rows.outer * rows.inner)?,
-        total: word(total)?,
+        count: word(count)?,
+        parts: word(parts)?,
+        step_images: word(wg / rows.inner.max(1))?,
+        step_rest: word(wg % rows.inner.max(1))?,
         eps: eps as f32,
         momentum: momentum as f32,
         ceiling: if let After::Relu { ceiling } = op.after() { (ceiling as f32).min(f32::MAX) } else { 0.0 },
-        pad: [0],
+        part: word(part)?,
+        pad: [0; 2],
     };
-    let kernel = |entry| Kernel::new("norm", entry).constant("WG", WG);
+    let kernel = |entry| Kernel::new("norm", entry).constant("WG", wg as u32).spec("EACH", each as u32);
+    // Joins parts.
+    let joining = |entry| Kernel::new("norm", entry).constant("WG", parts.next_power_of_two().min(WG as usize) as u32);
     let relu = matches!(op.after(), After::Relu { .. }) as u32;
-    let (channels, elements) = (plan.fold(rows.len, 1)?, plan.fold(total, WG)?);
+    let (each_channel, each_part) = (plan.fold(channels, 1)?, plan.fold(channels * parts, 1)?);
+    let scratch = |plan: &Plan, dims: &[usize]| plan.scratch(Spec::new(Shape::new(dims)?, DType::F32));
     let x = &inputs[0];
     let normalize = |plan: &mut Plan, [mean, invstd]: [&Operand; 2], y: &Operand| {
         let line = [x, mean, invstd, &inputs[1], &inputs[2]];
         match (op.after(), inputs.last()) {
             (After::AddRelu, Some(residual)) => {
                 let reads = [&line[..], &[residual]].concat();
-                plan.push(kernel("normalize_add"), &reads, &[y], &params, elements)
+                plan.push(kernel("normalize_add"), &reads, &[y], &params, each_part)
             }
-            _ => plan.push(kernel("normalize").constant("RELU", relu), &line, &[y], &params, elements),
+            _ => plan.push(kernel("normalize").constant("RELU", relu), &line, &[y], &params, each_part),
         }
     };
     match *op {
         Norm::BatchNorm { running, .. } => {
             let [y, mean, invstd] = outputs else { return Ok(()) };
+            let moments = scratch(plan, &[channels, parts, 2])?;
+            plan.push(kernel("moments"), &[x], &[&moments], &params, each_part)?;
             if running {
-                plan.push(kernel("stats_running"), &[x], &[mean, invstd, &inputs[3], &inputs[4]], &params, channels)?;
+                plan.push(joining("stats_running"), &[&moments], &[mean, invstd, &inputs[3], &inputs[4]], &params, each_channel)?;
             } else {
-                plan.push(kernel("stats"), &[x], &[mean, invstd], &params, channels)?;
+                plan.push(joining("stats"), &[&moments], &[mean, invstd], &params, each_channel)?;
             }
             normalize(plan, [mean, invstd], y)
         }
         Norm::BatchNormEval { .. } => {
             let [y, invstd] = outputs else { return Ok(()) };
-            plan.push(kernel("inverse_root"), &[&inputs[4]], &[invstd], &params, plan.fold(rows.len, WG)?)?;
+            let root = Kernel::new("norm", "inverse_root").constant("WG", WG);
+            plan.push(root, &[&inputs[4]], &[invstd], &params, plan.fold(channels, WG)?)?;
             normalize(plan, [&inputs[3], invstd], y)
         }
         Norm::BatchNormBackward { training, after } => {
             let ([dx, dweight, dbias, ..], [_, dy, weight, mean, invstd, ..]) = (outputs, inputs) else { return Ok(()) };
-            // In memory of their own: dweight and dbias may lie in one arena, whose parts need not begin where a binding may.
-            let coefficients = plan.scratch(Spec::new(Shape::new(&[rows.len, COEFFICIENTS])?, DType::F32))?;
-            let training = ("TRAINING", training as u32);
-            let given = |sums: Kernel| sums.constant(training.0, training.1);
+            let sums = scratch(plan, &[channels, parts, 2])?;
+            let coefficients = scratch(plan, &[channels, COEFFICIENTS])?;
+            let bias = if relu == 1 { inputs.last().unwrap_or(weight) } else { weight };
             let gradient = match (after, inputs.last(), outputs.last()) {
                 (After::AddRelu, Some(y), Some(dresidual)) => {
-                    let reads = [x, mean, invstd, dy, weight, y];
-                    plan.push(given(kernel("backward_sums_add")), &reads, &[&coefficients, dresidual], &params, channels)?;
+                    plan.push(kernel("backward_sums_add"), &[x, mean, dy, y], &[&sums, dresidual], &params, each_part)?;
                     dresidual
                 }
-                (_, last, _) => {
-                    let bias = if relu == 1 { last.unwrap_or(weight) } else { weight };
+                _ => {
                     let reads = [x, mean, invstd, dy, weight, bias];
-                    plan.push(given(kernel("backward_sums")).constant("RELU", relu), &reads, &[&coefficients], &params, channels)?;
+                    plan.push(kernel("backward_sums").constant("RELU", relu), &reads, &[&sums], &params, each_part)?;
                     dy
                 }
             };
-            plan.push(kernel("backward").constant("RELU", relu), &[x, gradient, &coefficients], &[dx], &params, elements)?;
-            plan.push(kernel("parameter_gradients"), &[&coefficients], &[dweight, dbias], &params, plan.fold(rows.len, WG)?)
+            let joined = joining("coefficients_of").constant("TRAINING", training as u32);
+            plan.push(joined, &[&sums, mean, invstd, weight, bias], &[&coefficients, dweight, dbias], &params, each_channel)?;
+            plan.push(kernel("backward").constant("RELU", relu), &[x, gradient, &coefficients], &[dx], &params, each_part)
         }
     }
 }
