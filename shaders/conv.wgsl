@@ -17,6 +17,7 @@
 // Overrides  PASS, BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl in its place
 // Precision  the terms of one split summed in f32, in order. Tiles: errors are relative to the largest number of a tile.
 //#include shared/f32.wgsl
+//#include shared/single.wgsl
 
 override PASS: u32 = 0u;
 override BIAS: bool = false;
@@ -197,6 +198,9 @@ fn at_column(n: u32) -> f32 {
         }
     }
 }
+
+// Neighbouring columns do not lie side by side: always one.
+fn at_columns(n: u32) -> vec4<f32> { return vec4(at_column(n)); }
 
 fn begin_row(row: u32) -> bool {
     switch PASS {

@@ -6,6 +6,7 @@
 // Overrides  BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl in its place
 // Precision  K products summed in f32, in order.
 //#include shared/f32.wgsl
+//#include shared/single.wgsl
 
 override BIAS: bool = false;
 
@@ -28,7 +29,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> a: array<T>;
-@group(0) @binding(1) var<storage, read> b: array<T>;
+@group(0) @binding(1) var<storage, read> b: array<B>;
 @group(0) @binding(2) var<storage, read> bias: array<T>;
 @group(0) @binding(3) var<storage, read_write> c: array<T>;
 @group(0) @binding(4) var<uniform> params: Params;
@@ -42,11 +43,12 @@ var<private> columns: array<u32, SLOTS>;
 var<private> k: u32;
 var<private> row_at: u32;
 
-fn column(n: u32, col: u32) { columns[n] = base_b + min(col, params.n - 1u) * params.b_col; }
+fn column(n: u32, col: u32) { columns[n] = base_b + min(col, params.n - WIDTH) * params.b_col; }
 fn term(at: u32) { k = at; }
 fn next_term() { k++; }
 fn at_row(row: u32) -> f32 { return f32(a[base_a + min(row, params.m - 1u) * params.a_row + k * params.a_col]); }
-fn at_column(n: u32) -> f32 { return f32(b[columns[n] + k * params.b_row]); }
+fn at_columns(n: u32) -> vec4<f32> { return vec4<f32>(vec4<T>(b[(columns[n] + k * params.b_row) / WIDTH])); }
+fn at_column(n: u32) -> f32 { return at_columns(n).x; }
 
 fn begin_row(row: u32) -> bool {
     row_at = base_c + row * params.n;

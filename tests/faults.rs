@@ -23,6 +23,8 @@ const F16: &str = "shared/f16.wgsl";
 /// How products are shared out among subgroups of eight lanes, in the place of [`TILE`].
 const LANES: &str = "shared/lanes.wgsl";
 const TILE: &str = "shared/tile.wgsl";
+/// How these read four columns at once.
+const FOUR: &str = "shared/four.wgsl";
 
 /// One edit: in `file`, the one place that reads `from` becomes `to`.
 struct Fault {
@@ -130,9 +132,11 @@ const FAULTS: &[Fault] = &[
     fault("shared/math.wgsl", "if bitcast<f32>(bits) > rest { bits -= 0x00800000u; }", "", "a remainder subtracts too much"),
     fault("shared/math.wgsl", "floor(0.5 * b) != 0.5 * b", "true", "even powers of negative numbers are negative"),
     fault("shared/lanes.wgsl", "sums[m + 5u][n] += a5 * b[n];", "sums[m + 5u][n] += a4 * b[n];", "a row read from its neighbour's lane"),
-    fault("shared/lanes.wgsl", "column(n, col0 + 8u * n + lane)", "column(n, col0 + 8u * n)", "one column for all lanes"),
+    fault("shared/lanes.wgsl", "column(n, col0 + lane_column(WIDTH * n, lane))", "column(n, col0 + lane_column(WIDTH * n, 0u))", "one column for all lanes"),
     fault("shared/lanes.wgsl", "        next_term();", "        if k % 64u != 63u { next_term(); }", "every 64th term taken twice"),
     fault("shared/lanes.wgsl", "for (var m = 8u; m < TM; m++)", "for (var m = 9u; m < TM; m++)", "a row in the middle left out"),
+    fault("shared/four.wgsl", "WIDTH: u32 = 4u", "WIDTH: u32 = 2u", "every second vector of columns read"),
+    fault("shared/single.wgsl", "WIDTH: u32 = 1u", "WIDTH: u32 = 2u", "single columns taken for pairs"),
     fault("matmul", "select(NOWHERE, col, col < params.n)", "col", "columns behind the last one written"),
     fault("conv", "right * params.tap_step_w;", "right;", "taps between those of a phase taken"),
     fault("conv", "let h = column.h - down * params.reach_h;", "let h = column.h - down;", "taps that see outputs further apart taken for neighbours"),
@@ -156,6 +160,7 @@ fn families(file: &str) -> BTreeSet<&'static str> {
     let place = match file {
         F16 => "shared/f32.wgsl",
         LANES => TILE,
+        FOUR => "shared/single.wgsl",
         file => file,
     };
     let include = format!("//#include {place}");
@@ -184,7 +189,7 @@ fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
         let mut sources = Sources::default();
         let text = sources.get(file).unwrap().replacen(from, to, 1);
         sources.replace(file, text).unwrap();
-        if *file == F16 && !plain.capabilities().f16 || *file == LANES && !plain.capabilities().lanes {
+        if *file == F16 && !plain.capabilities().f16 || [LANES, FOUR].contains(file) && !plain.capabilities().lanes {
             println!("{file}: {what}: not tried, the adapter has no such variant");
             continue;
         }

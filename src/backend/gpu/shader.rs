@@ -24,7 +24,9 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("shared/index.wgsl", include_str!("../../../shaders/shared/index.wgsl")),
     ("shared/lanes.wgsl", include_str!("../../../shaders/shared/lanes.wgsl")),
     ("shared/math.wgsl", include_str!("../../../shaders/shared/math.wgsl")),
+    ("shared/four.wgsl", include_str!("../../../shaders/shared/four.wgsl")),
     ("shared/philox.wgsl", include_str!("../../../shaders/shared/philox.wgsl")),
+    ("shared/single.wgsl", include_str!("../../../shaders/shared/single.wgsl")),
     ("shared/tile.wgsl", include_str!("../../../shaders/shared/tile.wgsl")),
 ];
 
@@ -47,6 +49,8 @@ pub struct Variant {
     pub storage: Storage,
     /// `shared/lanes.wgsl` for `shared/tile.wgsl`: needs subgroups of eight lanes.
     pub lanes: bool,
+    /// `shared/four.wgsl` for `shared/single.wgsl`: the right matrix of a product in vectors of four columns.
+    pub four: bool,
 }
 
 /// The sources that a device compiles: those of [`SOURCES`], unless a test puts others in their place.
@@ -87,6 +91,7 @@ impl Sources {
     fn included(&self, part: &str, variant: Variant) -> Result<Cow<'_, str>> {
         Ok(match (part, variant.storage) {
             ("shared/tile.wgsl", _) if variant.lanes => self.get("shared/lanes.wgsl")?.into(),
+            ("shared/single.wgsl", _) if variant.four => self.get("shared/four.wgsl")?.into(),
             ("shared/f32.wgsl", Storage::F16) => self.get("shared/f16.wgsl")?.into(),
             ("shared/f32.wgsl", Storage::F16ToF32) => {
                 self.get("shared/f16.wgsl")?.replace("alias R = f16; //#result", "alias R = f32; //#result").into()

@@ -7,15 +7,16 @@ use super::{Kernel, Limits};
 pub(super) enum Tile {
     /// `wy*tm` rows and `wx*tn` columns, `tk` terms at a time staged in workgroup memory.
     Staged { tm: u32, tn: u32, wx: u32, wy: u32, tk: u32 },
-    /// `tm` rows and `8*tn` columns, by one subgroup of eight lanes.
-    Lanes { tm: u32, tn: u32 },
+    /// `tm` rows and `8*tn` columns, by one subgroup of eight lanes; `four` columns at a time where they lie side by side.
+    Lanes { tm: u32, tn: u32, four: bool },
 }
 
 impl Tile {
     /// A tile for a result of `rows` x `cols`. All fit WebGPU's default limits: 256 invocations, 16 KiB of workgroup memory.
-    pub fn choose(rows: usize, cols: usize, limits: &Limits) -> Tile {
+    /// `side_by_side` says that neighbouring columns of the right matrix are neighbours in memory, in whole vectors of four.
+    pub fn choose(rows: usize, cols: usize, side_by_side: bool, limits: &Limits) -> Tile {
         if limits.lanes {
-            return Tile::lanes(rows, cols);
+            return Tile::lanes(rows, cols, side_by_side);
         }
         let (tm, tn, wx, wy, tk) = match (rows, cols) {
             // Few rows (output channels of a first layer, small batches): wide tiles waste less.
@@ -30,13 +31,14 @@ impl Tile {
     }
 
     /// 128 sums a lane at most.
-    fn lanes(rows: usize, cols: usize) -> Tile {
+    fn lanes(rows: usize, cols: usize, side_by_side: bool) -> Tile {
         let tm = match rows {
             0..=4 => rows.max(1) as u32,
             5..=8 => 8,
             _ => 16,
         };
-        Tile::Lanes { tm, tn: (cols.div_ceil(8) as u32).next_power_of_two().min(8) }
+        let tn = (cols.div_ceil(8) as u32).next_power_of_two().min(8);
+        Tile::Lanes { tm, tn, four: side_by_side && tn >= 4 }
     }
 
     pub fn rows(&self) -> u32 {
@@ -64,8 +66,9 @@ impl Tile {
                 .spec("TK", tk)
                 .constant("A_ALONG_K", along_k[0] as u32)
                 .constant("B_ALONG_K", along_k[1] as u32),
-            Tile::Lanes { tm, tn } => {
+            Tile::Lanes { tm, tn, four } => {
                 kernel.variant.lanes = true;
+                kernel.variant.four = four;
                 kernel.spec("TM", tm).spec("TN", tn)
             }
         }
