@@ -1,11 +1,13 @@
 //! [`Device`]: a shared handle to a backend, and the choice of one.
 
-use crate::backend::Backend;
 use crate::backend::checked::Checked;
 use crate::backend::cpu::Cpu;
 use crate::backend::finite::Finite;
+#[cfg(feature = "gpu")]
+use crate::backend::gpu::{Gpu, GpuOptions};
 use crate::backend::null::{Counts, Null};
 use crate::backend::profile::{Costs, Profile};
+use crate::backend::{Backend, KernelTable};
 use crate::error::{Error, Result};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -115,7 +117,7 @@ impl Device {
     /// [`Error::NoDevice`] when there is none.
     #[cfg(feature = "gpu")]
     pub async fn gpu(index: Option<usize>) -> Result<Device> {
-        Ok(Device::new(crate::backend::gpu::Gpu::open(index).await?))
+        Ok(Device::new(Gpu::open(index).await?))
     }
 
     /// Opens the device asked for. The second value says in one line what was chosen and why.
@@ -125,21 +127,32 @@ impl Device {
     /// # Errors
     /// [`Error::NoDevice`] when there is no such device.
     pub async fn open(choice: DeviceChoice, threads: usize) -> Result<(Device, String)> {
+        Device::open_with(choice, threads, "").await
+    }
+
+    /// As [`Device::open`], with the kernels that a text names in the place of the device's own choice: see [`KernelTable::with`].
+    ///
+    /// # Errors
+    /// As [`Device::open`] and [`KernelTable::with`].
+    pub async fn open_with(choice: DeviceChoice, threads: usize, kernels: &str) -> Result<(Device, String)> {
+        let cpu = || Ok::<_, Error>(Device::new(Cpu::with_kernels(threads, KernelTable::CPU.with(kernels)?)?));
+        #[cfg(feature = "gpu")]
+        let gpu = |index| GpuOptions { index, kernels: kernels.to_owned(), ..Default::default() };
         match choice {
             DeviceChoice::Cpu => {
-                let device = Device::cpu(threads)?;
+                let device = cpu()?;
                 let line = format!("CPU, {}", device.name());
                 Ok((device, line))
             }
             #[cfg(feature = "gpu")]
             DeviceChoice::Gpu(index) => {
-                let device = Device::gpu(index).await?;
+                let device = Device::new(Gpu::open_with(gpu(index)).await?);
                 let line = format!("GPU, {}", device.name());
                 Ok((device, line))
             }
             #[cfg(feature = "gpu")]
             DeviceChoice::Checked => {
-                let device = Device::new(Checked::new(Arc::new(crate::backend::gpu::Gpu::open(None).await?))?);
+                let device = Device::new(Checked::new(Arc::new(Gpu::open_with(gpu(None)).await?))?);
                 let line = device.name().to_owned();
                 Ok((device, line))
             }
@@ -148,7 +161,7 @@ impl Device {
                 let required = std::env::var("MAPPA_REQUIRE_GPU").is_ok_and(|v| v == "1");
                 let adapters = crate::backend::gpu::adapters().await;
                 let reason = match adapters.first() {
-                    Some(best) if required || !best.software => match crate::backend::gpu::Gpu::open_checked(best.index).await {
+                    Some(best) if required || !best.software => match Gpu::open_checked(gpu(Some(best.index))).await {
                         Ok(gpu) => {
                             let device = Device::new(gpu);
                             let line = format!("GPU, {}", device.name());
@@ -166,13 +179,13 @@ impl Device {
                     }
                     None => "no GPU was found".into(),
                 };
-                let device = Device::cpu(threads)?;
+                let device = cpu()?;
                 let line = format!("CPU, {}: {reason}", device.name());
                 Ok((device, line))
             }
             #[cfg(not(feature = "gpu"))]
             DeviceChoice::Auto => {
-                let device = Device::cpu(threads)?;
+                let device = cpu()?;
                 let line = format!("CPU, {}: built without the gpu feature", device.name());
                 Ok((device, line))
             }

@@ -711,6 +711,30 @@ fn a_killed_run_resumes_to_the_same_weights() {
     killed_and_resumed(&["--model", "resnet8", "--batch-size", "64"], &[3, 6, 9, 12, 15, 18, 21, 24, 27, 30]);
 }
 
+/// What was forced at a run's beginning holds when it goes on, without being said again.
+#[test]
+fn a_resumed_run_keeps_its_kernels() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let mut args = quick(&out, more);
+        let model = args.iter().position(|a| a == "mlp").unwrap();
+        args[model] = "cnn".into();
+        run(&args);
+        (fs::read(out.join("model.safetensors")).unwrap(), fs::read_to_string(out.join("config.toml")).unwrap())
+    };
+    let (own, own_config) = weights("own", &[]);
+    let (forced, forced_config) = weights("forced", &["--kernels", "filtering=1"]);
+    assert!(own != forced, "the forced kernels were not used");
+    assert!(own_config.contains("kernels = \"cpu filtering=48,24 columns=8,12\""), "{own_config}");
+    assert!(forced_config.contains("kernels = \"cpu filtering=1,1 columns=8,12\""), "{forced_config}");
+    killed_and_resumed(&["--model", "cnn", "--kernels", "filtering=1"], &[6, 18]);
+    refused(&["train", "--device", "cpu", "--kernels", "filtering=many"], 2, &["'filtering=many'", "columns=N,N"]);
+    refused(&["bench", "matmul_256", "--device", "cpu", "--kernels", "product=tile"], 2, &["'product=tile' is no choice of the cpu"]);
+    let output = mappa(&["bench", "matmul_256", "--device", "cpu"]).env("MAPPA_KERNELS", "tiles").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The loss scale, and the steps that it skipped, are part of what is resumed.
 #[test]
 fn a_killed_run_of_mixed_precision_resumes_to_the_same_weights() {

@@ -3,7 +3,7 @@
 mod common;
 
 use mappa::backend::cpu::Cpu;
-use mappa::backend::{Backend, Operand};
+use mappa::backend::{Backend, KernelTable, Operand};
 use mappa::cases::{Case, all, half};
 
 #[test]
@@ -29,13 +29,41 @@ fn every_kernel_agrees_with_the_reference_in_f16() {
     if gpu.capabilities().f16 {
         common::check(&gpu, &half());
         // The products without subgroups, which the default limits show in f32 alone.
-        let Some(base) = common::gpu(mappa::backend::gpu::GpuOptions { subgroups: false, ..Default::default() }) else { return };
+        let Some(base) = common::gpu(mappa::backend::gpu::GpuOptions { kernels: "product=tile".into(), ..Default::default() }) else {
+            return;
+        };
         let products: Vec<Case> = half().into_iter().filter(|case| matches!(case.op.family(), "matmul" | "conv")).collect();
         common::check(&base, &products);
     } else {
         // lavapipe, which CI runs on, has f16.
         assert!(std::env::var("MAPPA_REQUIRE_GPU").is_err(), "{} has no f16", gpu.capabilities().name);
         eprintln!("skipped: {} has no f16", gpu.capabilities().name);
+    }
+}
+
+/// Choices of kernels other than a device's own: each way wherever it can go, and nowhere.
+const CPU_KERNELS: [&str; 3] = ["filtering=0 columns=0", "filtering=1 columns=0", "filtering=0 columns=1000000"];
+#[cfg(feature = "gpu")]
+const GPU_KERNELS: [&str; 4] = ["filtering=0", "filtering=1", "product=tile filtering=0", "product=tile filtering=1"];
+
+fn products() -> Vec<Case> {
+    all().into_iter().filter(|case| matches!(case.op.family(), "matmul" | "conv")).collect()
+}
+
+#[test]
+fn every_choice_of_cpu_kernels_agrees_with_the_reference() {
+    for kernels in CPU_KERNELS {
+        let table = KernelTable::CPU.with(kernels).unwrap();
+        common::check(&Cpu::with_kernels(2, table).unwrap(), &products());
+    }
+}
+
+#[test]
+#[cfg(feature = "gpu")]
+fn every_choice_of_gpu_kernels_agrees_with_the_reference() {
+    for kernels in GPU_KERNELS {
+        let Some(gpu) = common::gpu(mappa::backend::gpu::GpuOptions { kernels: kernels.into(), ..Default::default() }) else { return };
+        common::check(&gpu, &products());
     }
 }
 

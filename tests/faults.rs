@@ -7,10 +7,10 @@
 mod common;
 
 use mappa::Device;
-use mappa::backend::Backend;
 use mappa::backend::cpu::Cpu;
 use mappa::backend::gpu::GpuOptions;
 use mappa::backend::gpu::shader::{SOURCES, Sources};
+use mappa::backend::{Backend, Product};
 use mappa::cases::{Case, all, half, run_case};
 use mappa::verify::{Step, diff};
 use std::collections::BTreeSet;
@@ -189,22 +189,24 @@ fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
         let mut sources = Sources::default();
         let text = sources.get(file).unwrap().replacen(from, to, 1);
         sources.replace(file, text).unwrap();
-        if *file == F16 && !plain.capabilities().f16 || [LANES, FOUR].contains(file) && !plain.capabilities().lanes {
+        if *file == F16 && !plain.capabilities().f16
+            || [LANES, FOUR].contains(file) && plain.capabilities().kernels.product != Product::Lanes
+        {
             println!("{file}: {what}: not tried, the adapter has no such variant");
             continue;
         }
         tried.push(*file);
         let families = families(file);
         let cases = if *file == F16 { &half } else { &single };
-        let failure = |subgroups: bool| {
-            let gpu = common::gpu(GpuOptions { subgroups, sources: sources.clone(), ..Default::default() }).unwrap();
+        let failure = |kernels: &str| {
+            let gpu = common::gpu(GpuOptions { kernels: kernels.into(), sources: sources.clone(), ..Default::default() }).unwrap();
             cases.iter().filter(|case| families.contains(case.op.family())).find_map(|case| {
                 let outcome = run_case(case, &reference, &gpu)
                     .unwrap_or_else(|e| panic!("{what}: the fault breaks {file} instead of its numbers: {case}: {e}"));
                 outcome.failure.map(|failure| format!("{case}: {failure}"))
             })
         };
-        let caught = failure(*file != TILE);
+        let caught = failure(if *file == TILE { "product=tile" } else { "" });
         match caught {
             Some(by) => println!("{:.1} s {file}: {what}: caught by {by}", started.elapsed().as_secs_f64()),
             None => missed.push(format!("{file}: {what}")),

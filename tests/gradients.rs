@@ -73,9 +73,7 @@ fn batch_norm_in_evaluation_agrees_with_finite_differences() {
     for after in [After::Nothing, After::Relu { ceiling: f64::INFINITY }, After::Relu { ceiling: 0.75 }, After::AddRelu] {
         let mut leaves = vec![values(&shape, 4, -1.0, 1.0), values(&[3], 5, 0.5, 1.5), values(&[3], 6, -1.0, 1.0)];
         leaves.extend((after == After::AddRelu).then(|| values(&shape, 7, -1.0, 1.0)));
-        let apply = |leaves: &[Tensor]| {
-            leaves[0].batch_norm_eval_then(&leaves[1], &leaves[2], [&mean, &var], 1e-5, (after, leaves.get(3)))
-        };
+        let apply = |leaves: &[Tensor]| leaves[0].batch_norm_eval_then(&leaves[1], &leaves[2], [&mean, &var], 1e-5, (after, leaves.get(3)));
         let check = check_gradient(&leaves, &upstream, apply).unwrap();
         assert!(check.error < 2e-8, "{after:?}: {check:?}");
     }

@@ -238,7 +238,11 @@ fn layers_in_one_pass_compute_what_they_compute_one_by_one() {
     for name in ["resnet8", "mobilenet_v2", "vgg11_bn"] {
         let (together, apart) = (run(&cpu(), name, false), run(&cpu(), name, true));
         for ((what, a), (_, b)) in together.iter().zip(&apart) {
-            assert_eq!(a.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), b.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), "{name}: {what}");
+            assert_eq!(
+                a.iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
+                b.iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
+                "{name}: {what}"
+            );
         }
     }
     let count = |observed: bool| {

@@ -8,6 +8,9 @@ pub mod finite;
 pub mod gpu;
 pub mod null;
 pub mod profile;
+mod table;
+
+pub use table::{Class, KernelTable, Product};
 
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -119,8 +122,8 @@ pub struct Capabilities {
     pub f64: bool,
     /// Whether `f16` tensors work.
     pub f16: bool,
-    /// Whether products run as the variant for subgroups of eight lanes, `shared/lanes.wgsl`.
-    pub lanes: bool,
+    /// Which kernels compute.
+    pub kernels: KernelTable,
     /// Views into a shared buffer start at multiples of this many bytes.
     pub alignment: usize,
     /// Largest buffer that one operand can be, in bytes.

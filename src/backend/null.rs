@@ -1,6 +1,6 @@
 //! Counts instead of computing: shapes, floating-point operations, bytes. Reading a value is a typed error.
 
-use super::{Backend, BoxFuture, Buffer, Capabilities, Mark, Memory, MemoryStats, Operand, check_run};
+use super::{Backend, BoxFuture, Buffer, Capabilities, KernelTable, Mark, Memory, MemoryStats, Operand, check_run};
 use crate::error::{Error, Result};
 use crate::op::Op;
 use crate::shape::Spec;
@@ -57,7 +57,7 @@ impl Default for Null {
             driver: String::new(),
             f64: true,
             f16: true,
-            lanes: false,
+            kernels: KernelTable::CPU,
             alignment: 256,
             max_buffer_bytes: isize::MAX as usize,
         };

@@ -3,8 +3,8 @@
 use super::peak::{self, Peak};
 use super::progress::Progress;
 use super::{
-    DeviceLoss, DevicesArgs, DiffArgs, EvalArgs, PlotArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device,
-    say,
+    DeviceArgs, DeviceLoss, DevicesArgs, DiffArgs, EvalArgs, PlotArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note,
+    open_device, say,
 };
 use mappa::backend::profile::Cost;
 use mappa::data::{self, Dataset, Sidecar, TableOptions};
@@ -56,7 +56,9 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     let shapes = models::build(&config.model, config.input, config.classes.len(), &null, config.seed)
         .map_err(|e| in_file(args.settings.model.as_deref(), e))?;
     shapes.forward(&mut Context::eval(), &Tensor::zeros(&null, &[1, config.input[0], config.input[1], config.input[2]])?)?;
-    let (device, line) = open_device(&args.device)?;
+    // A resumed run keeps its kernels, on which the last bits depend.
+    let kernels = args.device.kernels.clone().or_else(|| run.is_some().then(|| config.kernels.clone()));
+    let (device, line) = open_device(&DeviceArgs { kernels, ..args.device.clone() })?;
     let device = if args.check_finite { device.watched() } else { device };
     if auto {
         config.batch_size = train::fastest_batch_size(&config, &data, &device)?;

@@ -1,6 +1,7 @@
 //! `mappa doctor`: what this machine has, whether it works, and what to do where it does not.
 
 use super::{DoctorArgs, say};
+use mappa::backend::KernelTable;
 use mappa::{Device, Result, verify};
 use serde_json::json;
 use std::path::Path;
@@ -90,7 +91,7 @@ fn cpu() -> Finding {
     };
     #[cfg(not(target_arch = "x86_64"))]
     let vectors = std::env::consts::ARCH;
-    let found = format!("{cores} threads, {vectors}");
+    let found = format!("{cores} threads, {vectors}; kernels: {}", KernelTable::CPU);
     match vectors {
         "no AVX2" => Finding::note("CPU", found, "without AVX2 and FMA the CPU backend takes several times as long"),
         _ => Finding::good("CPU", found),
@@ -146,7 +147,10 @@ fn adapters(report: &mut dyn FnMut(Finding)) {
         match pollster::block_on(Device::open(mappa::DeviceChoice::Gpu(Some(a.index)), 0)) {
             Ok((device, _)) => {
                 let c = device.capabilities();
-                report(Finding::good("limits", format!("gpu:{}: tensors of up to {:.2} GB", a.index, 1e-9 * c.max_buffer_bytes as f64)));
+                report(Finding::good(
+                    "limits",
+                    format!("gpu:{}: tensors of up to {:.2} GB; kernels: {}", a.index, 1e-9 * c.max_buffer_bytes as f64, c.kernels),
+                ));
                 report(self_test("self-test", &format!("gpu:{}", a.index), &device));
             }
             Err(error) => report(Finding::wrong("GPU", format!("gpu:{}: {error}", a.index), "update its driver, or use --device cpu")),

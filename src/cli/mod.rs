@@ -87,6 +87,9 @@ struct DeviceArgs {
     /// Threads of the CPU backend; 0: one a core
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     threads: usize,
+    /// Kernels other than the device's own choice, such as "product=tile filtering=0": see `mappa doctor` [default: MAPPA_KERNELS, else its own; a resumed run's]
+    #[arg(long, value_name = "KEY=VALUE ...")]
+    kernels: Option<String>,
     /// Machine-readable output: one JSON object a line on stdout
     #[arg(long)]
     json: bool,
@@ -480,7 +483,8 @@ fn note(line: impl std::fmt::Display) {
 fn open_device(args: &DeviceArgs) -> Result<(Device, String)> {
     let text = args.device.clone().or_else(|| std::env::var("MAPPA_DEVICE").ok());
     let choice: DeviceChoice = text.map_or(Ok(DeviceChoice::Auto), |t| t.parse())?;
-    pollster::block_on(Device::open(choice, args.threads))
+    let kernels = args.kernels.clone().or_else(|| std::env::var("MAPPA_KERNELS").ok()).unwrap_or_default();
+    pollster::block_on(Device::open_with(choice, args.threads, &kernels))
 }
 
 fn manual(folder: &std::path::Path) -> Result<ExitCode> {

@@ -210,6 +210,9 @@ pub struct Config {
     pub preprocessing: Preprocessing,
     /// What `augment` and the settings after it mean.
     pub augmentation: Augment,
+    /// The kernels that computed, see [`KernelTable`](crate::backend::KernelTable): filled in when the run is made.
+    #[serde(default)]
+    pub kernels: String,
     /// How a table was read, whose rows are the samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<Table>,
@@ -462,6 +465,7 @@ impl Settings {
             input: [data.channels, data.height, data.width],
             preprocessing: data.preprocessing.clone(),
             augmentation,
+            kernels: String::new(),
             table: table.cloned(),
         };
         for (flag, value) in [("batch-size", config.batch_size), ("epochs", config.epochs as usize), ("accumulate", config.accumulate)] {
@@ -542,7 +546,7 @@ impl Config {
     fn settings(&self) -> Result<Settings> {
         let bad = |e: &dyn std::fmt::Display| Error::Config(format!("this configuration cannot be made settings: {e}"));
         let mut table = toml::Table::try_from(self).map_err(|e| bad(&e))?;
-        for derived in ["classes", "input", "preprocessing"] {
+        for derived in ["classes", "input", "preprocessing", "kernels"] {
             table.remove(derived);
         }
         // Of a table no image is changed, and single changes would name the preset.

@@ -78,6 +78,7 @@ impl Run {
             return Err(Error::Config(format!("--out {}: {} is a file, not a folder", path.display(), file.display())));
         }
         config.check_device(device)?;
+        let config = Config { kernels: device.capabilities().kernels.to_string(), ..config.clone() };
         let existed = path.exists();
         fs::create_dir_all(&path).map_err(|e| Error::io(&path, e))?;
         let run = Run { path };

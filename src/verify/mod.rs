@@ -12,6 +12,7 @@ pub use goldens::goldens;
 pub use onnx::{coverage, onnx_node};
 pub use report::{Group, Row, Summary, Verdict};
 
+use crate::backend::Product;
 use crate::backend::cpu::Cpu;
 use crate::cases::{self, Case, run_case};
 use crate::device::Device;
@@ -86,10 +87,10 @@ pub fn cases(device: &Device, ops: &[String], quick: bool, on_row: &mut dyn FnMu
     Ok(summary)
 }
 
-/// Which of a family's kernels a case runs. `MAPPA_LIMITS=default` takes `base` everywhere.
+/// Which of a family's kernels a case runs. `--kernels product=tile` takes `base` everywhere.
 fn kernel(case: &Case, device: &Device) -> &'static str {
     let tiled = matches!(case.op.family(), "matmul" | "conv");
-    if tiled && device.capabilities().lanes { "lanes" } else { "base" }
+    if tiled && device.capabilities().kernels.product == Product::Lanes { "lanes" } else { "base" }
 }
 
 /// The type of a case: its first input's, or its first result's where there is no input.

@@ -2,6 +2,8 @@
 #![allow(dead_code)]
 
 use mappa::backend::Backend;
+#[cfg(feature = "gpu")]
+use mappa::backend::KernelTable;
 use mappa::backend::cpu::Cpu;
 #[cfg(feature = "gpu")]
 use mappa::backend::gpu::kernels::{Dispatch, Limits, lower};
@@ -64,7 +66,7 @@ pub const BINDING_BYTES: u64 = 128 << 20;
 #[cfg(feature = "gpu")]
 pub fn dispatches(lanes: bool) -> Vec<Dispatch> {
     let (device, _) = Device::null();
-    let limits = Limits { workgroups: WORKGROUPS, binding_bytes: BINDING_BYTES, alignment: 256, lanes };
+    let limits = Limits { workgroups: WORKGROUPS, binding_bytes: BINDING_BYTES, alignment: 256, kernels: KernelTable::gpu(lanes) };
     let alloc = |len_bytes: usize| device.alloc(len_bytes);
     let operand = |spec: Spec| Operand { buffer: alloc(spec.len_bytes()).unwrap(), offset: 0, spec };
     let mut found = Vec::new();

@@ -9,6 +9,7 @@ mod together;
 mod winograd;
 
 use super::{Args, outputs};
+use crate::backend::KernelTable;
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::{Conv, Conv2dOptions};
@@ -47,7 +48,7 @@ impl Sizes {
     }
 }
 
-/// The fast ways to compute a convolution. Which one pays was measured, see docs/performance.md.
+/// The fast ways to compute a convolution. The [`KernelTable`] says which one pays.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Way {
     /// One tap: an image is a matrix.
@@ -62,18 +63,16 @@ enum Way {
 
 impl Way {
     /// For a pass that makes planes, or for the weight's gradient.
-    fn choose(s: &Sizes, weights: bool) -> Way {
-        // Fewest channels on either side, and pixels of a row of results below which lines leave too many lanes empty.
-        let (tiles, narrow) = if weights { (24, 12) } else { (48, 8) };
+    fn choose(s: &Sizes, weights: bool, table: &KernelTable) -> Way {
         let channels = s.c.min(s.k);
         // Strides so long that the columns are at most four times the image.
         let [down, right] = s.options.stride;
         let strided = down > 1 && right > 1 && s.kh * s.kw <= 4 * down * right;
         if pointwise::can(s) {
             Way::Pointwise
-        } else if winograd::can(s) && channels >= tiles && s.oh.min(s.ow) > 2 {
+        } else if winograd::can(s) && table.filters(channels, weights) && s.oh.min(s.ow) > 2 {
             Way::Tiles
-        } else if columns::can(s) && strided && channels >= 16 && s.ow < narrow {
+        } else if columns::can(s) && strided && channels >= 16 && s.ow < table.columns[weights as usize] {
             Way::Columns
         } else {
             Way::Lines
@@ -81,7 +80,8 @@ impl Way {
     }
 }
 
-pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, fast: bool) -> Result<()> {
+/// With a table the fast way that it chooses.
+pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, table: Option<&KernelTable>) -> Result<()> {
     let (specs, out) = (args.specs, args.out_specs[0].shape);
     let [y] = outputs::<T, 1>(&mut args.outs);
     let (a, b): (&[T], &[T]) = (bytemuck::cast_slice(args.ins[0]), bytemuck::cast_slice(args.ins[1]));
@@ -95,9 +95,10 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, fast: bool) -> Result<()>
         _ => None,
     };
     // Without an input channel, an image or an output pixel there is nothing to be fast about.
-    if fast && !y.is_empty() && specs.iter().all(|spec| !spec.shape.is_empty()) && sizes.padding_is_moderate() {
+    let some = !y.is_empty() && specs.iter().all(|spec| !spec.shape.is_empty());
+    if let Some(table) = table.filter(|_| some && sizes.padding_is_moderate()) {
         let (a, b, y) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b), bytemuck::cast_slice_mut(y));
-        match (op, Way::choose(&sizes, matches!(op, Conv::BackwardWeight { .. }))) {
+        match (op, Way::choose(&sizes, matches!(op, Conv::BackwardWeight { .. }), table)) {
             (Conv::Forward { .. }, way) => {
                 let bias = bias.map(bytemuck::cast_slice);
                 match way {

@@ -74,16 +74,7 @@ pub(super) fn serial_sgemm(sizes: [usize; 3], a: &[f32], sa: Strides, b: &[f32],
 
 /// As [`sgemm`], with the threads given.
 #[allow(clippy::too_many_arguments)] // three matrices with their strides
-fn sgemm_with(
-    parallelism: Parallelism,
-    [m, n, k]: [usize; 3],
-    a: &[f32],
-    sa: Strides,
-    b: &[f32],
-    sb: Strides,
-    y: &mut [f32],
-    add: bool,
-) {
+fn sgemm_with(parallelism: Parallelism, [m, n, k]: [usize; 3], a: &[f32], sa: Strides, b: &[f32], sb: Strides, y: &mut [f32], add: bool) {
     assert!(y.len() >= m * n);
     assert!(m == 0 || k == 0 || a.len() > (m - 1) * sa.row + (k - 1) * sa.col);
     assert!(n == 0 || k == 0 || b.len() > (k - 1) * sb.row + (n - 1) * sb.col);

@@ -18,7 +18,7 @@ mod reduce;
 mod scan;
 mod softmax;
 
-use super::{Backend, BoxFuture, Buffer, Capabilities, Mark, Memory, MemoryStats, Operand, check_run};
+use super::{Backend, BoxFuture, Buffer, Capabilities, KernelTable, Mark, Memory, MemoryStats, Operand, check_run};
 use crate::dtype::{DType, Real};
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -101,7 +101,15 @@ impl Cpu {
     /// # Errors
     /// [`Error::Device`] when threads cannot be started.
     pub fn new(threads: usize) -> Result<Self> {
-        Self::build(threads, true)
+        Self::with_kernels(threads, KernelTable::CPU)
+    }
+
+    /// As [`Cpu::new`], with other kernels than its own choice.
+    ///
+    /// # Errors
+    /// As [`Cpu::new`].
+    pub fn with_kernels(threads: usize, kernels: KernelTable) -> Result<Self> {
+        Self::build(threads, true, kernels)
     }
 
     /// The reference alone: single-threaded plain loops that judge other devices.
@@ -109,10 +117,10 @@ impl Cpu {
     /// # Errors
     /// [`Error::Device`] when the thread cannot be started.
     pub fn reference() -> Result<Self> {
-        Self::build(1, false)
+        Self::build(1, false, KernelTable::CPU)
     }
 
-    fn build(threads: usize, fast: bool) -> Result<Self> {
+    fn build(threads: usize, fast: bool, kernels: KernelTable) -> Result<Self> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("mappa-cpu-{i}"))
@@ -125,7 +133,7 @@ impl Cpu {
             driver: String::new(),
             f64: true,
             f16: true,
-            lanes: false,
+            kernels,
             alignment: 8,
             max_buffer_bytes: isize::MAX as usize,
         };
@@ -170,7 +178,7 @@ impl Cpu {
         match op {
             Op::Elementwise(op) => elementwise::run::<T>(op, args, fast),
             Op::Matmul(op) => matmul::run::<T>(op, args, fast),
-            Op::Conv(op) => conv::run::<T>(op, args, fast),
+            Op::Conv(op) => conv::run::<T>(op, args, fast.then_some(&self.capabilities.kernels)),
             Op::Pool(op) => pool::run::<T>(op, args, fast),
             Op::Recurrent(op) if fast => recurrent::run_fast(op, args),
             Op::Recurrent(op) => recurrent::run::<T>(op, args),

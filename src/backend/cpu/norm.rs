@@ -173,7 +173,11 @@ fn run_fast(op: &Norm, args: &mut Args) {
             let of_channel = by_channel(dx, channels, inner).into_iter().zip(by_channel(residual, channels, inner)).zip(&mut sums);
             for_each(of_channel.enumerate().collect(), |(c, ((dx, mut residual), sums))| {
                 let invstd = ins[4][c];
-                let line = Line { mean: ins[3][c], scale: ins[2][c] * invstd, bias: if let After::Relu { .. } = after { ins[last][c] } else { 0.0 } };
+                let line = Line {
+                    mean: ins[3][c],
+                    scale: ins[2][c] * invstd,
+                    bias: if let After::Relu { .. } = after { ins[last][c] } else { 0.0 },
+                };
                 let to = |dx| To { dx, invstd, count: if training { count } else { f64::INFINITY } };
                 *sums = match after {
                     After::Nothing => gradient(planes(0, c), planes(1, c), to(dx), line, |_, dy| dy),

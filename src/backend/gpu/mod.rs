@@ -14,7 +14,7 @@ mod timing;
 pub use adapter::{AdapterInfo, adapters};
 pub use pipeline::Kernel;
 
-use super::{Backend, BoxFuture, Buffer, Capabilities, Mark, MemoryStats, Operand, check_run};
+use super::{Backend, BoxFuture, Buffer, Capabilities, KernelTable, Mark, MemoryStats, Operand, check_run};
 use crate::cases::{self, run_case};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -33,8 +33,8 @@ pub struct GpuOptions {
     pub index: Option<usize>,
     /// Asks for WebGPU's default limits and no optional feature, instead of all that the adapter has.
     pub default_limits: bool,
-    /// Whether kernels may use subgroup operations where the adapter has them.
-    pub subgroups: bool,
+    /// Kernels other than the device's own choice, as [`KernelTable::with`] reads them.
+    pub kernels: String,
     /// What the kernels are compiled from.
     pub sources: shader::Sources,
 }
@@ -43,7 +43,7 @@ impl Default for GpuOptions {
     /// The best adapter, with all that it has unless `MAPPA_LIMITS=default`.
     fn default() -> Self {
         let default_limits = std::env::var("MAPPA_LIMITS").is_ok_and(|v| v == "default");
-        GpuOptions { index: None, default_limits, subgroups: true, sources: shader::Sources::default() }
+        GpuOptions { index: None, default_limits, kernels: String::new(), sources: shader::Sources::default() }
     }
 }
 
@@ -106,12 +106,13 @@ impl Gpu {
             }
         });
         let limits = device.limits();
-        let lanes = options.subgroups && info.subgroup_sizes == [8, 8] && device.features().contains(wgpu::Features::SUBGROUP);
+        let lanes = info.subgroup_sizes == [8, 8] && device.features().contains(wgpu::Features::SUBGROUP);
+        let kernels = KernelTable::gpu(lanes).with(&options.kernels)?;
         let plan_limits = kernels::Limits {
             workgroups: limits.max_compute_workgroups_per_dimension,
             binding_bytes: limits.max_storage_buffer_binding_size,
             alignment: limits.min_storage_buffer_offset_alignment.max(16) as usize,
-            lanes,
+            kernels,
         };
         let capabilities = Capabilities {
             kind: "gpu",
@@ -119,7 +120,7 @@ impl Gpu {
             driver: info.driver.clone(),
             f64: false,
             f16: device.features().contains(wgpu::Features::SHADER_F16),
-            lanes,
+            kernels,
             alignment: limits.min_storage_buffer_offset_alignment.max(16) as usize,
             max_buffer_bytes: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size) as usize,
         };
@@ -128,13 +129,13 @@ impl Gpu {
         Ok(Gpu { capabilities, info, device, queue, limits: plan_limits, stream, pool: Arc::default(), timer, fault })
     }
 
-    /// Opens adapter `index` and lets it prove itself on [`cases::quick`], as `mappa verify --quick` does. The verdict is remembered for this adapter,
+    /// Opens an adapter and lets it prove itself on [`cases::quick`], as `mappa verify --quick` does. The verdict is remembered for this adapter,
     /// driver and binary.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when a kernel computes wrong numbers there.
-    pub async fn open_checked(index: usize) -> Result<Gpu> {
-        let gpu = Gpu::open(Some(index)).await?;
+    pub async fn open_checked(options: GpuOptions) -> Result<Gpu> {
+        let gpu = Gpu::open_with(options).await?;
         let stamp = self_test_stamp(&gpu.info);
         if stamp.as_ref().is_some_and(|path| path.exists()) {
             return Ok(gpu);

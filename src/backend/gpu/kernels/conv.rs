@@ -215,8 +215,6 @@ fn weight_gradient(
     reduce::over(ReduceKind::Sum, &partial, &[0], dw, plan)
 }
 
-/// Fewest channels on either side for which minimal filtering pays for its transforms; measured on lavapipe.
-const CHANNELS: usize = 32;
 /// Numbers of transformed tiles, of both operands or of operand and result, that lie in memory at a time: 16 MiB, what large GPUs have for a cache.
 const TILE_NUMBERS: usize = 4 << 20;
 /// Tiles that one sum of the weight's gradient runs over, at most. It may have four times as many numbers of tiles in memory, and as many again of sums: it
@@ -235,7 +233,8 @@ fn minimal(op: &Conv, [x, weight, y]: [Shape; 3], inputs: &[Operand], limits: &L
     let plain = [weight[2], weight[3]] == [3, 3] && o.stride == [1, 1] && o.dilation == [1, 1] && o.groups == 1;
     // The input's gradient pads by 2 - padding.
     let fits = o.padding.iter().all(|&p| p <= 2) && y[2].min(y[3]) > 2;
-    let pays = c.min(k) >= CHANNELS && inputs[0].spec.dtype == DType::F32;
+    let weights = matches!(op, Conv::BackwardWeight { .. });
+    let pays = limits.kernels.filters(c.min(k), weights) && inputs[0].spec.dtype == DType::F32;
     // What lies between the transforms is bound as a whole; the sums of a block of splits where a binding may begin.
     let kernels = PLACES * c * k;
     let memory = match op {

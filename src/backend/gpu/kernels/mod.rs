@@ -17,7 +17,7 @@ mod tile;
 
 use super::pipeline::Kernel;
 use super::shader::{Storage, Variant};
-use crate::backend::{Buffer, Operand};
+use crate::backend::{Buffer, KernelTable, Operand};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::Op;
@@ -53,8 +53,8 @@ pub struct Limits {
     pub binding_bytes: u64,
     /// Bytes that the offset of a binding is a multiple of.
     pub alignment: usize,
-    /// Whether each subgroup has eight lanes, and kernels may use subgroup operations.
-    pub lanes: bool,
+    /// Which kernels compute.
+    pub kernels: KernelTable,
 }
 
 /// Collects the dispatches of one operation.

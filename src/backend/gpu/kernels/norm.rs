@@ -2,8 +2,8 @@
 
 use super::{Kernel, Plan, WG, word};
 use crate::backend::Operand;
-use crate::error::Result;
 use crate::dtype::DType;
+use crate::error::Result;
 use crate::op::{After, Norm, Rows};
 use crate::shape::{Shape, Spec};
 

@@ -1,6 +1,7 @@
 //! Tile sizes of `shaders/shared/tile.wgsl` and `shaders/shared/lanes.wgsl`.
 
 use super::{Kernel, Limits};
+use crate::backend::Product;
 
 /// How a workgroup shares out a product.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +16,7 @@ impl Tile {
     /// A tile for a result of `rows` x `cols`. All fit WebGPU's default limits: 256 invocations, 16 KiB of workgroup memory.
     /// `side_by_side` says that neighbouring columns of the right matrix are neighbours in memory, in whole vectors of four.
     pub fn choose(rows: usize, cols: usize, side_by_side: bool, limits: &Limits) -> Tile {
-        if limits.lanes {
+        if limits.kernels.product == Product::Lanes {
             return Tile::lanes(rows, cols, side_by_side);
         }
         let (tm, tn, wx, wy, tk) = match (rows, cols) {
