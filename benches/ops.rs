@@ -76,12 +76,12 @@ fn main() {
     for (kind, device) in &devices() {
         for n in [256, 512, 1024] {
             let inputs = [uniform(device, &[n, n]), uniform(device, &[n, n])];
-            bench(&mut c, &format!("sgemm {n}"), kind, device, Matmul { transpose_a: false, transpose_b: false, bias: false }, &inputs);
+            bench(&mut c, &format!("sgemm {n}"), kind, device, Matmul::default(), &inputs);
         }
         // 3x3, 32 to 32 channels, on images of 28 x 28: a middle layer of a small classifier.
         let options = Conv2dOptions { padding: [1, 1], ..Default::default() };
         let (x, w, y) = (uniform(device, &[4, 32, 28, 28]), uniform(device, &[32, 32, 3, 3]), uniform(device, &[4, 32, 28, 28]));
-        bench(&mut c, "conv2d", kind, device, Conv::Forward { options, bias: false }, &[x.clone(), w.clone()]);
+        bench(&mut c, "conv2d", kind, device, Conv::Forward { options, bias: false, relu: false }, &[x.clone(), w.clone()]);
         bench(&mut c, "conv2d_backward_input", kind, device, Conv::BackwardInput { options, input_size: [28, 28] }, &[y.clone(), w]);
         bench(&mut c, "conv2d_backward_weight", kind, device, Conv::BackwardWeight { options, kernel_size: [3, 3] }, &[x, y]);
         dispatch(&mut c, kind, device);

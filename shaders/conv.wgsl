@@ -1,5 +1,5 @@
 // conv2d as an implicit matrix product, in three passes that share one loop:
-//   PASS 0  y[n,k,oh,ow] = sum_{c,i,j} w[k,c,i,j] x[n,c,oh s + i d - p, ow s + j d - p] (+ bias[k])    rows k, columns (n,oh,ow), sum over (c,i,j)
+//   PASS 0  y[n,k,oh,ow] = sum_{c,i,j} w[k,c,i,j] x[n,c,oh s + i d - p, ow s + j d - p] (+ bias[k]), or max(y, 0)    rows k, columns (n,oh,ow), sum over (c,i,j)
 //   PASS 1  dx[n,c,h,w] = sum_{k,i,j} w[k,c,i,j] dy[n,k,(h + p - i d)/s, (w + p - j d)/s]              rows c, columns (n,h,w), sum over (k,i,j),
 //           for the pixels (h,w) of one remainder by the strides and the taps whose quotients are whole there
 //   PASS 2  dw[k,c,i,j] = sum_{n,oh,ow} dy[n,k,oh,ow] x[n,c,oh s + i d - p, ow s + j d - p]            rows k, columns (c,i,j), sum over (n,oh,ow)
@@ -14,13 +14,14 @@
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is group * splits + split. PASS 2 with splits > 1 writes partial sums
 //            [splits, K, C/groups, kH, kW], which the reduce kernel then adds in a fixed order: no atomics, the same bits every time;
 //            of f16 operands they are f32 (R).
-// Overrides  PASS, BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl in its place
+// Overrides  PASS, BIAS, RELU; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl in its place
 // Precision  the terms of one split summed in f32, in order. Tiles: errors are relative to the largest number of a tile.
 //#include shared/f32.wgsl
 //#include shared/single.wgsl
 
 override PASS: u32 = 0u;
 override BIAS: bool = false;
+override RELU: bool = false;
 
 struct Params {
     n: u32,
@@ -234,6 +235,7 @@ fn result_at(col: u32) -> u32 {
 fn put(at: u32, value: f32) {
     var v = value;
     if BIAS { v += row_bias; }
+    if RELU { v = select(v, 0.0, v <= 0.0); }
     result[row_at + at] = R(v);
 }
 
@@ -373,6 +375,12 @@ fn place_row(at: u32, step: u32) -> vec4<f32> {
 
 fn along_output(v: vec4<f32>) -> vec2<f32> { return vec2(v.x + v.y + v.z, v.y - v.z - v.w); }
 
+// What a result becomes.
+fn ended(v: vec2<f32>) -> vec2<f32> {
+    if !RELU { return v; }
+    return select(v, vec2(0.0), v <= vec2(0.0));
+}
+
 fn put_results(at: u32, w: u32, results: vec2<f32>) {
     planes[at] = results.x;
     if w + 1u < params3.ow { planes[at + 1u] = results.y; }
@@ -396,8 +404,8 @@ fn output_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups
     var add = 0.0;
     if BIAS { add = f32(tile_bias[channel]); }
     let at = ((image * params3.k + channel) * params3.oh + h) * params3.ow + w;
-    put_results(at, w, along_output(a + b + c) + add);
-    if h + 1u < params3.oh { put_results(at + params3.ow, w, along_output(b - c - d) + add); }
+    put_results(at, w, ended(along_output(a + b + c) + add));
+    if h + 1u < params3.oh { put_results(at + params3.ow, w, ended(along_output(b - c - d) + add)); }
 }
 
 fn kernel_row(v: vec4<f32>) -> vec3<f32> {

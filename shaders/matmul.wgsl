@@ -1,14 +1,15 @@
-// matmul: c[batch, m, n] = sum_k a[batch, m, k] b[batch, k, n] (+ bias[n])
+// matmul: c[batch, m, n] = sum_k a[batch, m, k] b[batch, k, n] (+ bias[n]), or max(c, 0)
 //
 // Layout     T is f32 or f16. a: element (m, k) at batch_a + m a_row + k a_col, b likewise; c [batch, m, n] row-major. Broadcast dimensions have stride 0.
 // Bindings   0 a (read)   1 b (read)   2 bias (read; anything when BIAS is false)   3 c (read_write)   4 params (uniform)
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is the batch
-// Overrides  BIAS; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl in its place
+// Overrides  BIAS, RELU; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl in its place
 // Precision  K products summed in f32, in order.
 //#include shared/f32.wgsl
 //#include shared/single.wgsl
 
 override BIAS: bool = false;
+override RELU: bool = false;
 
 struct Params {
     m: u32,
@@ -58,6 +59,7 @@ fn result_at(col: u32) -> u32 { return select(NOWHERE, col, col < params.n); }
 fn put(col: u32, value: f32) {
     var v = value;
     if BIAS { v += f32(bias[col]); }
+    if RELU { v = select(v, 0.0, v <= 0.0); }
     c[row_at + col] = T(v);
 }
 

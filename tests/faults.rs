@@ -138,6 +138,8 @@ const FAULTS: &[Fault] = &[
     fault("shared/four.wgsl", "WIDTH: u32 = 4u", "WIDTH: u32 = 2u", "every second vector of columns read"),
     fault("shared/single.wgsl", "WIDTH: u32 = 1u", "WIDTH: u32 = 2u", "single columns taken for pairs"),
     fault("matmul", "select(NOWHERE, col, col < params.n)", "col", "columns behind the last one written"),
+    fault("conv", "select(v, vec2(0.0), v <= vec2(0.0))", "select(v, vec2(0.0), v <= v.yy)", "both of a tile's results stopped by the second"),
+    fault("matmul", "if RELU { v = select(v, 0.0, v <= 0.0); }", "", "the ReLU left out"),
     fault("conv", "right * params.tap_step_w;", "right;", "taps between those of a phase taken"),
     fault("conv", "let h = column.h - down * params.reach_h;", "let h = column.h - down;", "taps that see outputs further apart taken for neighbours"),
     fault("conv", "v.y - v.z - v.w);", "v.y - v.z + v.w);", "a sign of minimal filtering's results turned"),

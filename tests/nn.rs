@@ -235,7 +235,7 @@ fn layers_in_one_pass_compute_what_they_compute_one_by_one() {
         all.push(("evaluation".into(), values(&network.forward(&mut observe(Context::eval()), &x).unwrap())));
         all
     };
-    for name in ["resnet8", "mobilenet_v2", "vgg11_bn"] {
+    for name in ["resnet8", "mobilenet_v2", "vgg11_bn", "lenet5"] {
         let (together, apart) = (run(&cpu(), name, false), run(&cpu(), name, true));
         for ((what, a), (_, b)) in together.iter().zip(&apart) {
             assert_eq!(

@@ -41,7 +41,7 @@ fn accepts(op: impl Into<Op>, good: &[Spec]) {
 fn convolutions() {
     let (x, w) = (f32s(&[2, 4, 5, 5]), f32s(&[6, 2, 3, 3]));
     let good = Conv2dOptions { groups: 2, ..Default::default() };
-    let forward = |options| Conv::Forward { options, bias: false };
+    let forward = |options| Conv::Forward { options, bias: false, relu: false };
     accepts(forward(good), &[x, w]);
     for (options, parts) in [
         (Conv2dOptions { stride: [0, 1], ..good }, ["conv2d", "stride", "at least 1", "[0, 1]"]),
@@ -67,7 +67,7 @@ fn convolutions() {
     refuses(forward(good), &[x, f32s(&[6, 2, 0, 3])], &["conv2d", "kernel height 0"]);
     refuses(forward(good), &[x, i32s(&[6, 2, 3, 3])], &["float", "i32"]);
     refuses(forward(good), &[x], &["1 operands", "expected 2"]);
-    let bias = Conv::Forward { options: good, bias: true };
+    let bias = Conv::Forward { options: good, bias: true, relu: false };
     accepts(bias, &[x, w, f32s(&[6])]);
     refuses(bias, &[x, w, f32s(&[4])], &["conv2d", "bias [4]", "[6]"]);
     refuses(bias, &[x, w], &["2 operands", "expected 3"]);
@@ -143,7 +143,7 @@ fn norms_and_matrix_products() {
     refuses(backward(After::Nothing), &[x, f32s(&[2, 3, 4, 5]), c, c, c], &["[2, 3, 4, 4]", "[2, 3, 4, 5]"]);
     refuses(backward(After::Relu { ceiling: 6.0 }), &[x, x, c, c, c, x], &["3 channels", "[2, 3, 4, 4]"]);
     refuses(backward(After::AddRelu), &[x, x, c, c, c, c], &["[2, 3, 4, 4]", "[3]"]);
-    let product = Matmul { transpose_a: false, transpose_b: false, bias: false };
+    let product = Matmul::default();
     accepts(product, &[f32s(&[2, 3]), f32s(&[3, 4])]);
     refuses(product, &[f32s(&[2, 3]), f32s(&[4, 3])], &["matmul", "inner sizes", "k = 3", "k = 4"]);
     refuses(Matmul { transpose_a: true, ..product }, &[f32s(&[2, 3]), f32s(&[3, 4])], &["matmul", "transposed", "k = 2", "k = 3"]);

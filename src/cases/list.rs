@@ -222,11 +222,7 @@ pub fn half() -> Vec<Case> {
     cases.push(Case { op: half_cast(), inputs: vec![Data::Special(vec![301])], differentiable: false });
     // Sums that f32 holds and f16 does not: infinite when they are stored.
     let large = |shape: &[usize]| rounded(between(shape, 100.0, 300.0));
-    cases.push(Case {
-        op: Matmul { transpose_a: false, transpose_b: false, bias: false }.into(),
-        inputs: vec![large(&[7, 9]), large(&[9, 5])],
-        differentiable: false,
-    });
+    cases.push(Case { op: Matmul::default().into(), inputs: vec![large(&[7, 9]), large(&[9, 5])], differentiable: false });
     cases.push(Case { op: half_cast(), inputs: vec![Data::Below(vec![301], 3000)], differentiable: false });
     cases.push(Case { op: half_cast(), inputs: vec![Data::Flags(vec![301])], differentiable: false });
     cases
@@ -377,9 +373,10 @@ fn matmul(c: &mut Cases) {
     for (transpose_a, transpose_b) in [(false, false), (false, true), (true, false), (true, true)] {
         let a = |m: usize, k: usize| uniform(&if transpose_a { [k, m] } else { [m, k] });
         let b = |k: usize, n: usize| uniform(&if transpose_b { [n, k] } else { [k, n] });
-        let op = |bias| Matmul { transpose_a, transpose_b, bias };
+        let op = |bias| Matmul { transpose_a, transpose_b, bias, relu: false };
         c.grad(op(false), vec![a(3, 4), b(4, 5)]);
         c.grad(op(true), vec![a(2, 3), b(3, 4), uniform(&[4])]);
+        c.grad(Matmul { relu: true, ..op(true) }, vec![a(2, 3), b(3, 4), uniform(&[4])]);
         for (m, n, k) in [
             (1, 1, 1),
             (1, 7, 300),
@@ -396,12 +393,13 @@ fn matmul(c: &mut Cases) {
         ] {
             c.add(op(false), vec![a(m, k), b(k, n)]);
             c.add(op(true), vec![a(m, k), b(k, n), uniform(&[n])]);
+            c.add(Matmul { relu: true, ..op(false) }, vec![a(m, k), b(k, n)]);
         }
         c.add(op(false), vec![a(0, 3), b(3, 4)]);
         // Tiles enough for the widest ones of a GPU.
         c.add(op(false), vec![a(40, 19), b(19, 32_700)]);
     }
-    let plain = Matmul { transpose_a: false, transpose_b: false, bias: false };
+    let plain = Matmul::default();
     for (x, y) in [(&[3, 2, 4][..], &[3, 4, 2][..]), (&[3, 2, 4], &[4, 2]), (&[2, 4], &[3, 4, 2]), (&[2, 1, 3, 4], &[1, 3, 4, 2])] {
         c.grad(plain, vec![uniform(x), uniform(y)]);
     }
@@ -453,12 +451,12 @@ fn conv(c: &mut Cases) {
         let weight = [k, x[1] / groups, kh, kw];
         let (Ok(x_shape), Ok(w_shape)) = (Shape::new(&x), Shape::new(&weight)) else { continue };
         let Ok(y) = options.output_shape(&x_shape, &w_shape) else { continue };
-        for bias in [false, true] {
+        for (bias, relu) in [(false, false), (true, false), (true, true)] {
             let mut inputs = vec![uniform(&x), uniform(&weight)];
             if bias {
                 inputs.push(uniform(&[k]));
             }
-            c.0.push(Case { op: Conv::Forward { options, bias }.into(), inputs, differentiable });
+            c.0.push(Case { op: Conv::Forward { options, bias, relu }.into(), inputs, differentiable });
         }
         c.0.push(Case {
             op: Conv::BackwardInput { options, input_size: [x[2], x[3]] }.into(),
@@ -470,7 +468,7 @@ fn conv(c: &mut Cases) {
     // Several blocks of tiles on the GPU, and several sums of its weight gradient: 4,200 tiles.
     let (x, weight) = (uniform(&[5, 32, 60, 56]), uniform(&[32, 32, 3, 3]));
     let options = Conv2dOptions { padding: [1, 1], ..Conv2dOptions::default() };
-    c.add(Conv::Forward { options, bias: false }, vec![x.clone(), weight]);
+    c.add(Conv::Forward { options, bias: false, relu: false }, vec![x.clone(), weight]);
     c.add(Conv::BackwardWeight { options, kernel_size: [3, 3] }, vec![x.clone(), x]);
 }
 

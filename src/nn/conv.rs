@@ -1,6 +1,6 @@
 //! Convolution layers.
 
-use super::{Context, Init, Module, Owned, Parameter, by, init, join};
+use super::{Context, Init, Module, Owned, Parameter, Then, by, init, join};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::op::{Conv2dOptions, ConvTranspose2dOptions};
@@ -73,10 +73,20 @@ impl Conv2d {
     }
 }
 
+impl Conv2d {
+    fn convolve(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|bias| bias.tensor_for(x)).transpose()?;
+        x.conv2d_with(&self.weight.tensor_for(x)?, bias.as_ref(), self.options, relu)
+    }
+}
+
 impl Module for Conv2d {
     fn forward(&self, _: &mut Context, x: &Tensor) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(|bias| bias.tensor_for(x)).transpose()?;
-        x.conv2d(&self.weight.tensor_for(x)?, bias.as_ref(), self.options)
+        self.convolve(x, false)
+    }
+
+    fn forward_then(&self, _: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
+        if then.is_relu() { self.convolve(x, true) } else { then.apply(&self.convolve(x, false)?) }
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

@@ -1,6 +1,6 @@
 //! Fully connected layer.
 
-use super::{Context, Init, Module, Owned, Parameter, init, join};
+use super::{Context, Init, Module, Owned, Parameter, Then, init, join};
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -35,10 +35,20 @@ impl Linear {
     }
 }
 
+impl Linear {
+    fn multiply(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(|bias| bias.tensor_for(x)).transpose()?;
+        x.linear_with(&self.weight.tensor_for(x)?, bias.as_ref(), relu)
+    }
+}
+
 impl Module for Linear {
     fn forward(&self, _: &mut Context, x: &Tensor) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(|bias| bias.tensor_for(x)).transpose()?;
-        x.linear(&self.weight.tensor_for(x)?, bias.as_ref())
+        self.multiply(x, false)
+    }
+
+    fn forward_then(&self, _: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
+        if then.is_relu() { self.multiply(x, true) } else { then.apply(&self.multiply(x, false)?) }
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

@@ -17,6 +17,11 @@ pub enum Then<'a> {
 }
 
 impl<'a> Then<'a> {
+    /// Whether this is ReLU itself.
+    pub fn is_relu(self) -> bool {
+        matches!(self, Then::Relu { ceiling: f64::INFINITY })
+    }
+
     /// As a pass of its own.
     ///
     /// # Errors

@@ -159,12 +159,14 @@ impl ConvTranspose2dOptions {
 /// The family's operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Conv {
-    /// `(x [N, C, H, W], w [K, C/groups, kH, kW], bias [K]?) -> y [N, K, oH, oW]`.
+    /// `(x [N, C, H, W], w [K, C/groups, kH, kW], bias [K]?) -> y [N, K, oH, oW]`, or `max(y, 0)`.
     Forward {
         /// Stride, padding, dilation, groups.
         options: Conv2dOptions,
         /// A third operand `[K]` is added.
         bias: bool,
+        /// Results below 0 become 0.
+        relu: bool,
     },
     /// `(dy, w) -> dx [N, C, H, W]`.
     BackwardInput {
@@ -187,7 +189,7 @@ impl Conv {
         float(self, inputs)?;
         let wrong = |expected: usize| Error::Shape(format!("{self:?} got {} operands, expected {expected}", inputs.len()));
         let shape = match *self {
-            Conv::Forward { options, bias } => {
+            Conv::Forward { options, bias, .. } => {
                 let expected = 2 + bias as usize;
                 if inputs.len() != expected {
                     return Err(wrong(expected));

@@ -4,10 +4,10 @@ use super::float;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, Spec};
 
-/// `c = op(a) op(b) (+ bias)`: `[.., M, K] x [.., K, N] -> [.., M, N]`; leading dimensions broadcast, an empty K gives zeros.
+/// `c = op(a) op(b) (+ bias)`, or `max(c, 0)`: `[.., M, K] x [.., K, N] -> [.., M, N]`; leading dimensions broadcast, an empty K gives zeros.
 ///
 /// A flag swaps the last two dimensions of its operand before the product. `bias` `[N]` is added to every row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Matmul {
     /// `a` is stored `[.., K, M]`.
     pub transpose_a: bool,
@@ -15,6 +15,8 @@ pub struct Matmul {
     pub transpose_b: bool,
     /// A third operand `[N]` is added.
     pub bias: bool,
+    /// Results below 0 become 0.
+    pub relu: bool,
 }
 
 /// The sizes of a product after the flags are resolved.

@@ -48,6 +48,42 @@ impl Sizes {
     }
 }
 
+/// How a pass ends: what is added to each sum, and whether what is below 0 then becomes 0.
+#[derive(Clone, Copy, Default)]
+struct End<'a> {
+    /// One value a result channel.
+    bias: Option<&'a [f32]>,
+    relu: bool,
+}
+
+impl<'a> End<'a> {
+    /// Of the result channels from `first` on.
+    fn from(self, first: usize) -> Self {
+        End { bias: self.bias.map(|bias| &bias[first..]), ..self }
+    }
+
+    /// Of result channel `k`.
+    fn of(self, k: usize) -> ChannelEnd {
+        ChannelEnd { bias: self.bias.map_or(0.0, |bias| bias[k]), least: if self.relu { 0.0 } else { f32::NEG_INFINITY } }
+    }
+}
+
+/// The end of one channel.
+#[derive(Clone, Copy)]
+struct ChannelEnd {
+    bias: f32,
+    least: f32,
+}
+
+impl ChannelEnd {
+    /// NaN stays.
+    #[inline(always)]
+    fn of(self, sum: f32) -> f32 {
+        let v = sum + self.bias;
+        if v < self.least { self.least } else { v }
+    }
+}
+
 /// The fast ways to compute a convolution. The [`KernelTable`] says which one pays.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Way {
@@ -90,9 +126,9 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, table: Option<&KernelTabl
         Conv::BackwardInput { options, .. } => Sizes::new(&out, &specs[1].shape, &specs[0].shape, options),
         Conv::BackwardWeight { options, .. } => Sizes::new(&specs[0].shape, &out, &specs[1].shape, options),
     };
-    let bias: Option<&[T]> = match op {
-        Conv::Forward { bias: true, .. } => Some(bytemuck::cast_slice(args.ins[2])),
-        _ => None,
+    let (bias, relu): (Option<&[T]>, bool) = match *op {
+        Conv::Forward { bias, relu, .. } => (bias.then(|| bytemuck::cast_slice(args.ins[2])), relu),
+        _ => (None, false),
     };
     // Without an input channel, an image or an output pixel there is nothing to be fast about.
     let some = !y.is_empty() && specs.iter().all(|spec| !spec.shape.is_empty());
@@ -100,12 +136,12 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, table: Option<&KernelTabl
         let (a, b, y) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b), bytemuck::cast_slice_mut(y));
         match (op, Way::choose(&sizes, matches!(op, Conv::BackwardWeight { .. }), table)) {
             (Conv::Forward { .. }, way) => {
-                let bias = bias.map(bytemuck::cast_slice);
+                let end = End { bias: bias.map(bytemuck::cast_slice), relu };
                 match way {
-                    Way::Pointwise => pointwise::forward(&sizes, a, b, bias, y),
-                    Way::Tiles => winograd::forward(&sizes, a, b, bias, y),
-                    Way::Columns => columns::forward(&sizes, a, b, bias, y),
-                    Way::Lines => together::forward(&sizes, a, b, bias, y),
+                    Way::Pointwise => pointwise::forward(&sizes, a, b, end, y),
+                    Way::Tiles => winograd::forward(&sizes, a, b, end, y),
+                    Way::Columns => columns::forward(&sizes, a, b, end, y),
+                    Way::Lines => together::forward(&sizes, a, b, end, y),
                 }
             }
             (Conv::BackwardInput { .. }, Way::Pointwise) => pointwise::backward_input(&sizes, a, b, y),
@@ -131,7 +167,7 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, table: Option<&KernelTabl
         Conv::BackwardInput { .. } => taps(&sizes, images, |x, w, dy| sums[x] += a[dy].to_f64() * b[w].to_f64()),
         Conv::BackwardWeight { .. } => taps(&sizes, images, |x, w, dy| sums[w] += a[x].to_f64() * b[dy].to_f64()),
     }
-    y.iter_mut().zip(sums).for_each(|(y, sum)| *y = T::from_f64(sum));
+    y.iter_mut().zip(sums).for_each(|(y, sum)| *y = T::from_f64(if relu && sum <= 0.0 { 0.0 } else { sum }));
     Ok(())
 }
 
@@ -200,13 +236,13 @@ mod tests {
             let minimal = winograd::can(&sizes);
             let passes: [(Op, [(&Shape, &Vec<f32>); 2], &Shape, Vec<Planes>); 3] = [
                 (
-                    Conv::Forward { options, bias: false }.into(),
+                    Conv::Forward { options, bias: false, relu: false }.into(),
                     [(&xs, &x), (&ws, &weight)],
                     &ys,
                     vec![
-                        |s, x, w, y| together::forward(s, x, w, None, y),
-                        |s, x, w, y| columns::forward(s, x, w, None, y),
-                        |s, x, w, y| winograd::forward(s, x, w, None, y),
+                        |s, x, w, y| together::forward(s, x, w, End::default(), y),
+                        |s, x, w, y| columns::forward(s, x, w, End::default(), y),
+                        |s, x, w, y| winograd::forward(s, x, w, End::default(), y),
                     ],
                 ),
                 (

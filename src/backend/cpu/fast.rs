@@ -89,6 +89,13 @@ pub fn zip(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sy
     });
 }
 
+/// `y = max(y, 0)`; NaN stays.
+pub fn relu(y: &mut [f32]) {
+    for_each(y.chunks_mut(chunk(y.len(), GRAIN)).collect(), |y: &mut [f32]| {
+        vectorized(|| y.iter_mut().for_each(|y| *y = if *y <= 0.0 { 0.0 } else { *y }));
+    });
+}
+
 /// `y += x`
 pub fn add_assign(y: &mut [f32], x: &[f32]) {
     let n = chunk(x.len(), GRAIN);
@@ -254,7 +261,7 @@ mod tests {
         assert_eq!(plain, vectorized(|| sum(&x, |v| v * v)));
         assert!((plain - x.iter().map(|&v| (v as f64).powi(2)).sum::<f64>()).abs() < 1e-12);
         let mut sums = Sums::new();
-        vectorized(|| sums.add(&x, &x, |a, b| [(a * b) as f64, a as f64]));
+        vectorized(|| sums.add(&x, &x, |a, b| [a as f64 * b as f64, a as f64]));
         assert_eq!(sums.total()[0], plain);
     }
 }

@@ -1,5 +1,6 @@
 //! Matrix products: the definition, and `gemm` for speed.
 
+use super::fast::relu;
 use super::{Args, outputs, threads};
 use crate::dtype::Real;
 use crate::error::Result;
@@ -43,6 +44,9 @@ pub(super) fn run<T: Real>(op: &Matmul, args: &mut Args, fast: bool) -> Result<(
                 y.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
             }
             sgemm([m, n, k], a, stride_a, b, stride_b, y, bias.is_some());
+            if op.relu {
+                relu(y);
+            }
             continue;
         }
         for (r, row) in y.chunks_exact_mut(n).enumerate() {
@@ -51,7 +55,7 @@ pub(super) fn run<T: Real>(op: &Matmul, args: &mut Args, fast: bool) -> Result<(
                 for j in 0..k {
                     sum += a[r * stride_a.row + j * stride_a.col].to_f64() * b[j * stride_b.row + c * stride_b.col].to_f64();
                 }
-                *y = T::from_f64(sum);
+                *y = T::from_f64(if op.relu && sum <= 0.0 { 0.0 } else { sum });
             }
         }
     }

@@ -12,7 +12,15 @@ impl Tensor {
     /// # Errors
     /// [`Shape`](crate::Error::Shape) when channels or kernel do not fit the input.
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
-        let op = Conv::Forward { options, bias: bias.is_some() };
+        self.conv2d_with(weight, bias, options, false)
+    }
+
+    /// [`Tensor::conv2d`], and with `relu` what is above 0 of it, in one pass.
+    ///
+    /// # Errors
+    /// As [`Tensor::conv2d`].
+    pub fn conv2d_with(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions, relu: bool) -> Result<Tensor> {
+        let op = Conv::Forward { options, bias: bias.is_some(), relu };
         match bias {
             Some(bias) => Tensor::apply1(op, &[self, weight, bias]),
             None => Tensor::apply1(op, &[self, weight]),
@@ -67,15 +75,16 @@ impl Tensor {
 
 pub(super) fn vjp(op: &Conv, r: &Recorded, dy: &Tensor, grads: &mut Grads) -> Result<()> {
     let (x, w) = (r.input(0)?, r.input(1)?);
-    let (options, bias) = match *op {
-        Conv::Forward { options, bias } => (options, bias),
+    let (options, bias, relu) = match *op {
+        Conv::Forward { options, bias, relu } => (options, bias, relu),
         // Linear in both operands: the convolution itself, and the weight's gradient with the roles of image and gradient exchanged.
         Conv::BackwardInput { options, .. } => {
-            grads.op(&[0], Conv::Forward { options, bias: false }, &[dy, w])?;
+            grads.op(&[0], Conv::Forward { options, bias: false, relu: false }, &[dy, w])?;
             return grads.op(&[1], Conv::BackwardWeight { options, kernel_size: [w.shape()[2], w.shape()[3]] }, &[dy, x]);
         }
         Conv::BackwardWeight { .. } => return Err(no_gradient(&(*op).into())),
     };
+    let dy = &super::elementwise::through_relu(relu, r, dy)?;
     grads.op(&[0], Conv::BackwardInput { options, input_size: [x.shape()[2], x.shape()[3]] }, &[dy, w])?;
     grads.op(&[1], Conv::BackwardWeight { options, kernel_size: [w.shape()[2], w.shape()[3]] }, &[x, dy])?;
     if bias {

@@ -287,3 +287,11 @@ fn share(wins: Comparison, own: &Tensor, other: &Tensor, dy: &Tensor) -> Result<
     let tied = dy.affine(0.5, 0.0)?.where_(&own.compare(Comparison::Eq, other)?, &zero)?;
     dy.where_(&own.compare(wins, other)?, &tied)
 }
+
+/// The gradient before a ReLU in whose pass the operation's only result was computed.
+pub(super) fn through_relu(relu: bool, r: &Recorded, dy: &Tensor) -> Result<Tensor> {
+    if !relu {
+        return Ok(dy.clone());
+    }
+    Tensor::apply1(Elementwise::UnaryBackward(Unary::Relu), &[r.output(0)?, dy])
+}

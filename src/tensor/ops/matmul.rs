@@ -19,7 +19,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when inner sizes differ.
     pub fn matmul_with(&self, other: &Tensor, transpose_a: bool, transpose_b: bool) -> Result<Tensor> {
-        Tensor::apply1(Matmul { transpose_a, transpose_b, bias: false }, &[self, other])
+        Tensor::apply1(Matmul { transpose_a, transpose_b, ..Default::default() }, &[self, other])
     }
 
     /// `x W^T + b`: `[.., in] x [out, in] + [out] -> [.., out]`, as PyTorch's `linear`.
@@ -27,6 +27,14 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when `in` differs.
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        self.linear_with(weight, bias, false)
+    }
+
+    /// [`Tensor::linear`], and with `relu` what is above 0 of it, in one pass.
+    ///
+    /// # Errors
+    /// As [`Tensor::linear`].
+    pub fn linear_with(&self, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
         let (Some((&features, lead)), &[out, expected]) = (self.shape().split_last(), &weight.shape()[..]) else {
             return Err(Error::Shape(format!(
                 "linear expects input [.., in] and weight [out, in], got {} and {}",
@@ -43,7 +51,7 @@ impl Tensor {
         }
         // One product over all rows: the weight's gradient then needs no sum over leading dimensions.
         let rows = self.reshape(&[lead.iter().product(), features])?;
-        let op = Matmul { transpose_a: false, transpose_b: true, bias: bias.is_some() };
+        let op = Matmul { transpose_a: false, transpose_b: true, bias: bias.is_some(), relu };
         let y = match bias {
             Some(bias) => Tensor::apply1(op, &[&rows, weight, bias])?,
             None => Tensor::apply1(op, &[&rows, weight])?,
@@ -55,8 +63,9 @@ impl Tensor {
 
 pub(super) fn vjp(op: &Matmul, r: &Recorded, dy: &Tensor, grads: &mut Grads) -> Result<()> {
     let (a, b) = (r.input(0)?, r.input(1)?);
+    let dy = &super::elementwise::through_relu(op.relu, r, dy)?;
     let (ta, tb) = (op.transpose_a, op.transpose_b);
-    let product = |transpose_a, transpose_b| Matmul { transpose_a, transpose_b, bias: false };
+    let product = |transpose_a, transpose_b| Matmul { transpose_a, transpose_b, ..Default::default() };
     let batched = <[usize]>::len(dy.shape()) > 2;
     for input in [0, 1] {
         if !grads.needs(input) {

@@ -43,7 +43,7 @@ pub(super) fn vjp(op: &Recurrent, r: &Recorded, dy: &Tensor, grads: &mut Grads) 
             } else {
                 Tensor::concat(&[&first, &of(&states.narrow(0, 0, steps - 1)?, steps - 1)?], 0)?
             };
-            let product = Matmul { transpose_a: true, transpose_b: false, bias: false };
+            let product = Matmul { transpose_a: true, ..Default::default() };
             grads.op(&[1], product, &[&dgates.reshape(&[steps * n, wide])?, &before.reshape(&[steps * n, h])?])
         }
         Recurrent::Gru => grads.op(&[0, 1, 2], Recurrent::GruBackward, &[r.output(1)?, r.input(2)?, dy]),

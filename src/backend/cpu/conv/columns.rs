@@ -4,7 +4,7 @@
 //! A stride makes the columns few: they hold `kH kW / stride^2` times the image. With stride 1 the lines of [`super::line`] or the tiles of
 //! [`super::winograd`] are faster.
 
-use super::Sizes;
+use super::{End, Sizes};
 use crate::backend::cpu::fast::{for_each, with_scratch};
 use crate::backend::cpu::matmul::{Strides, sgemm};
 use std::ops::Range;
@@ -76,20 +76,20 @@ fn scatter(s: &Sizes, columns: &[f32], images: usize, dx: &mut [f32]) {
     });
 }
 
-/// `[outer, inner, plane] -> [inner, outer, plane]`, plus one value for each of the outer.
-fn swap(from: &[f32], to: &mut [f32], [outer, inner, plane]: [usize; 3], add: Option<&[f32]>) {
+/// `[outer, inner, plane] -> [inner, outer, plane]`, with the end of each of the outer.
+fn swap(from: &[f32], to: &mut [f32], [outer, inner, plane]: [usize; 3], end: Option<End>) {
     for_each(to.chunks_exact_mut(plane).enumerate().collect(), |(i, to): (usize, &mut [f32])| {
         let (a, b) = (i / outer, i % outer);
         let from = &from[(b * inner + a) * plane..][..plane];
-        match add {
-            Some(bias) => to.iter_mut().zip(from).for_each(|(to, &v)| *to = v + bias[b]),
+        match end.map(|end| end.of(b)) {
+            Some(end) => to.iter_mut().zip(from).for_each(|(to, &v)| *to = end.of(v)),
             None => to.copy_from_slice(from),
         }
     });
 }
 
 /// `y [N, K, oH, oW]` from `x [N, C, H, W]` and `weight [K, C, kH, kW]`.
-pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], end: End, y: &mut [f32]) {
     let (out, terms) = (s.oh * s.ow, s.c * s.kh * s.kw);
     for images in blocks(s, y.len() / (s.k * out)) {
         let width = images.len() * out;
@@ -98,7 +98,7 @@ pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &m
             gather(s, x, &images, columns);
             sgemm([s.k, width, terms], weight, Strides { row: terms, col: 1 }, columns, Strides { row: width, col: 1 }, rows, false);
             let y = &mut y[images.start * s.k * out..images.end * s.k * out];
-            swap(rows, y, [s.k, images.len(), out], bias);
+            swap(rows, y, [s.k, images.len(), out], Some(end));
         });
     }
 }

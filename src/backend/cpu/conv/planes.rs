@@ -1,7 +1,7 @@
 //! Passes whose results are planes, forward and the gradient of the input: weights times the lines of [`super::line`].
 
-use super::Sizes;
 use super::line::{Part, Source, Vector, input_axis, output_axis};
+use super::{End, Sizes};
 use crate::backend::cpu::fast::{LANES, for_each, load, registers, with_scratch};
 use crate::backend::cpu::threads;
 use pulp::{Arch, Simd, WithSimd};
@@ -27,8 +27,8 @@ struct Correlation<'a, 'b> {
     /// Terms that are summed at a time.
     at_once: usize,
     weights: &'a [f32],
-    /// One value a row.
-    bias: Option<&'a [f32]>,
+    /// Of the rows.
+    end: End<'a>,
     /// Result planes, `[image][row]`.
     planes: &'a mut [&'b mut [f32]],
     /// Room for the sums of all tiles.
@@ -103,13 +103,13 @@ impl Correlation<'_, '_> {
         for (w, vector) in vectors.iter().enumerate() {
             for run in vector.runs.iter().filter(|run| run.image < self.images) {
                 for m in 0..M {
-                    let bias = self.bias.map_or(0.0, |bias| bias[m]);
+                    let end = self.end.of(m);
                     let from = &sums[(m * WIDE + w) * lanes + run.lane..][..run.len];
                     let to = &mut self.planes[run.image * M + m][run.pixel..];
                     if self.step == 1 {
-                        to[..run.len].iter_mut().zip(from).for_each(|(to, v)| *to = v + bias);
+                        to[..run.len].iter_mut().zip(from).for_each(|(to, &v)| *to = end.of(v));
                     } else {
-                        to.iter_mut().step_by(self.step).zip(from).for_each(|(to, v)| *to = v + bias);
+                        to.iter_mut().step_by(self.step).zip(from).for_each(|(to, &v)| *to = end.of(v));
                     }
                 }
             }
@@ -153,8 +153,8 @@ struct Pass<'a> {
     strides: [usize; 3],
     /// Columns of a kernel.
     kernel_width: usize,
-    /// One value a result row.
-    bias: Option<&'a [f32]>,
+    /// Of the result rows.
+    end: End<'a>,
     /// Height and width of a result plane.
     size: [usize; 2],
 }
@@ -273,7 +273,7 @@ impl Pass<'_> {
                 offsets,
                 at_once: channels * self.parts[part].taps().count().max(1),
                 weights: &shared.packed[start..start + rows.len() * terms],
-                bias: self.bias.map(|bias| &bias[group * to + rows.start..][..rows.len()]),
+                end: self.end.from(group * to + rows.start),
                 planes,
                 memory,
             });
@@ -307,7 +307,7 @@ impl Pass<'_> {
 }
 
 /// `y [N, K, oH, oW]` from `x [N, C, H, W]` and `weight [K, C / groups, kH, kW]`.
-pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], end: End, y: &mut [f32]) {
     let ((rows, row_part), (cols, col_part)) = (input_axis(s, 0), input_axis(s, 1));
     let ([cg, kg], taps) = ([s.c, s.k].map(|c| c / s.options.groups), s.kh * s.kw);
     let pass = Pass {
@@ -318,7 +318,7 @@ pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &m
         weight,
         strides: [kg * cg * taps, cg * taps, taps],
         kernel_width: s.kw,
-        bias,
+        end,
         size: [s.oh, s.ow],
     };
     pass.run(x, y);
@@ -336,7 +336,7 @@ pub fn backward_input(s: &Sizes, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
         weight,
         strides: [kg * cg * taps, taps, cg * taps],
         kernel_width: s.kw,
-        bias: None,
+        end: End::default(),
         size: [s.h, s.w],
     };
     pass.run(dy, dx);

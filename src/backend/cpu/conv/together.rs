@@ -1,7 +1,7 @@
 //! Small images as one wide one: `m` images side by side, pixel by pixel, `[N / m, C, H, W m]`. A tap of the next column is then `m` further on: a
 //! dilation. Rows of few pixels alone leave much of a register empty.
 
-use super::{Sizes, gradient, planes};
+use super::{End, Sizes, gradient, planes};
 use crate::backend::cpu::fast::{LANES, for_each, with_scratch};
 use crate::op::Conv2dOptions;
 
@@ -21,10 +21,10 @@ fn sizes(s: &Sizes, images: usize, narrow: usize) -> Option<(usize, Sizes)> {
 }
 
 /// [`planes::forward`].
-pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], end: End, y: &mut [f32]) {
     match sizes(s, x.len() / (s.c * s.h * s.w), NARROW[0]) {
-        Some((m, wide)) => apart(m, x, y, [s.c, s.h * s.w], [s.k, s.oh * s.ow], |x, y| planes::forward(&wide, x, weight, bias, y)),
-        None => planes::forward(s, x, weight, bias, y),
+        Some((m, wide)) => apart(m, x, y, [s.c, s.h * s.w], [s.k, s.oh * s.ow], |x, y| planes::forward(&wide, x, weight, end, y)),
+        None => planes::forward(s, x, weight, end, y),
     }
 }
 

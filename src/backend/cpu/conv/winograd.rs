@@ -8,7 +8,7 @@
 //! All factors are 0, 1, -1 and 1/2, so that errors are a small multiple of a direct sum's. But they are relative to the largest pixel of a tile, not to
 //! what a result itself sums: an infinite or NaN pixel spreads over the results of its tile.
 
-use super::Sizes;
+use super::{ChannelEnd, End, Sizes};
 use crate::backend::cpu::fast::{LANES, add_assign, for_each, load, registers, vectorized, with_scratch};
 use crate::backend::cpu::threads;
 use pulp::{Arch, Simd, WithSimd};
@@ -82,11 +82,11 @@ impl Grid {
         });
     }
 
-    /// `A^T m A + bias` of a row of tiles into its one or two rows of results; the places of `m` are `pitch` apart.
-    fn output(&self, m: &[f32], pitch: usize, bias: f32, y: &mut [f32]) {
+    /// `A^T m A`, ended, of a row of tiles into its one or two rows of results; the places of `m` are `pitch` apart.
+    fn output(&self, m: &[f32], pitch: usize, end: ChannelEnd, y: &mut [f32]) {
         let half = self.half();
         with_scratch(4 * half, |lines| {
-            Arch::new().dispatch(OutputTiles { m, pitch, bias, cols: self.cols(), lines, half });
+            Arch::new().dispatch(OutputTiles { m, pitch, end, cols: self.cols(), lines, half });
             for (y, line) in y.chunks_exact_mut(self.out[1]).zip(lines.chunks_exact(2 * half)) {
                 let (even, odd) = line.split_at(half);
                 vectorized(|| {
@@ -192,11 +192,11 @@ impl WithSimd for InputTiles<'_> {
     }
 }
 
-/// `A^T m A + bias` of a row of tiles: two rows of results, each as by [`split`].
+/// `A^T m A`, ended, of a row of tiles: two rows of results, each as by [`split`].
 struct OutputTiles<'a> {
     m: &'a [f32],
     pitch: usize,
-    bias: f32,
+    end: ChannelEnd,
     cols: usize,
     lines: &'a mut [f32],
     half: usize,
@@ -207,14 +207,17 @@ impl WithSimd for OutputTiles<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let bias = simd.splat_f32s(self.bias);
+        let (bias, least) = (simd.splat_f32s(self.end.bias), simd.splat_f32s(self.end.least));
         let transform = |[a, b, c, d]: [S::f32s; 4]| [simd.add_f32s(simd.add_f32s(a, b), c), simd.sub_f32s(simd.sub_f32s(b, c), d)];
         for col in (0..self.cols).step_by(S::F32_LANES) {
             let place = |i: usize, j: usize| load::<S>(&self.m[(4 * i + j) * self.pitch + col..]);
             let results = both_ways(bias, place, transform);
             for i in 0..2 {
                 for j in 0..2 {
-                    store::<S>(self.lines, (2 * i + j) * self.half + col, simd.add_f32s(results[i][j], bias));
+                    let v = simd.add_f32s(results[i][j], bias);
+                    // NaN is not below, and stays.
+                    let v = simd.select_f32s(simd.less_than_f32s(v, least), least, v);
+                    store::<S>(self.lines, (2 * i + j) * self.half + col, v);
                 }
             }
         }
@@ -384,8 +387,8 @@ struct Pass<'a> {
     results: usize,
     x: &'a [f32],
     kernels: Kernels<'a>,
-    /// One value a result channel.
-    bias: Option<&'a [f32]>,
+    /// Of the result channels.
+    end: End<'a>,
 }
 
 /// Some rows of tiles, transformed: `[piece][place][channel of the piece][tile]`.
@@ -497,10 +500,10 @@ impl Pass<'_> {
             while row < block.rows.end {
                 let count = (block.rows.end - row).min(grid.rows() - row % grid.rows());
                 for (k, part) in parts.by_ref().take(rows).enumerate() {
-                    let bias = self.bias.map_or(0.0, |bias| bias[first + k]);
+                    let end = self.end.of(first + k);
                     let m = &m[(k / r * r * PLACES + k % r) * pitch..];
                     for (i, y) in part.chunks_mut(2 * grid.out[1]).enumerate() {
-                        grid.output(&m[(row - block.rows.start + i) * grid.cols()..], r * pitch, bias, y);
+                        grid.output(&m[(row - block.rows.start + i) * grid.cols()..], r * pitch, end, y);
                     }
                 }
                 row += count;
@@ -515,17 +518,17 @@ fn rows_at_a_time() -> usize {
 }
 
 /// `y [N, K, oH, oW]` from `x [N, C, H, W]` and `weight [K, C, 3, 3]`.
-pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], end: End, y: &mut [f32]) {
     let grid = Grid { size: [s.h, s.w], padding: s.options.padding, out: [s.oh, s.ow] };
     let kernels = Kernels { weight, strides: [9 * s.c, 9], turned: false };
-    Pass { grid, channels: s.c, results: s.k, x, kernels, bias }.run(y);
+    Pass { grid, channels: s.c, results: s.k, x, kernels, end }.run(y);
 }
 
 /// `dx [N, C, H, W]` from `dy [N, K, oH, oW]` and `weight [K, C, 3, 3]`.
 pub fn backward_input(s: &Sizes, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
     let grid = Grid { size: [s.oh, s.ow], padding: s.options.padding.map(|p| 2 - p), out: [s.h, s.w] };
     let kernels = Kernels { weight, strides: [9, 9 * s.c], turned: true };
-    Pass { grid, channels: s.k, results: s.c, x: dy, kernels, bias: None }.run(dx);
+    Pass { grid, channels: s.k, results: s.c, x: dy, kernels, end: End::default() }.run(dx);
 }
 
 /// Rows of pixels with their channels side by side, `[row][pixel][channel]`, `lanes` channels each.

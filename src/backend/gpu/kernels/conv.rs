@@ -83,10 +83,7 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         // Pixels that no tap reaches.
         elementwise::fill(&outputs[0], 0.0, plan)?;
     }
-    let bias = match op {
-        Conv::Forward { bias: true, .. } => Some(&inputs[2]),
-        _ => None,
-    };
+    let (bias, relu) = end(op, inputs);
     for Share { cols, terms, params } in shares {
         let splits = if pass == 2 { terms.div_ceil(TERMS_A_SPLIT).clamp(1, 256) } else { 1 };
         let z = options.groups * splits;
@@ -110,7 +107,8 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
             // Forward reads rows of weights, the weight gradient rows of dy: both contiguous along the sum.
             .apply(Kernel::new("conv", "conv2d"), [pass != 1, pass == 2])
             .constant("PASS", pass)
-            .constant("BIAS", bias.is_some() as u32);
+            .constant("BIAS", bias.is_some() as u32)
+            .constant("RELU", relu as u32);
         let [gx, gy, _] = plan.fold(tiles, 1)?;
         let groups = [gx, gy, word(z)?];
         if pass == 2 {
@@ -120,6 +118,14 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         }
     }
     Ok(())
+}
+
+/// What a pass adds to its sums, and whether what is below 0 then becomes 0.
+fn end<'a>(op: &Conv, inputs: &'a [Operand]) -> (Option<&'a Operand>, bool) {
+    match *op {
+        Conv::Forward { bias, relu, .. } => (bias.then(|| &inputs[2]), relu),
+        _ => (None, false),
+    }
 }
 
 /// What one dispatch makes of a pass: columns of the result, each a sum of so many terms.
@@ -285,7 +291,7 @@ fn tiles(op: &Conv, [x, weight, y]: [Shape; 3], sizes: Params, inputs: &[Operand
             plan.push(tile("input_tiles"), &[&inputs[0]], &[&v], &params, plan.fold(count * c * each, TILE_WG)?)?;
             plan.push(tile("gradient_tiles"), &[&inputs[1]], &[&d], &dy_params, plan.fold(count * k * each, TILE_WG)?)?;
             let into = part(&sums, first * PLACES * k * c, &[count * PLACES, k, c])?;
-            matmul::lower(&Matmul { transpose_a: false, transpose_b: true, bias: false }, &[d, v], &[into], plan)?;
+            matmul::lower(&Matmul { transpose_b: true, ..Default::default() }, &[d, v], &[into], plan)?;
         }
         let params = Params { splits: word(splits)?, ..sizes };
         return plan.push(tile("kernel_gradients"), &[&sums], &[out], &params, plan.fold(k * c, TILE_WG)?);
@@ -309,10 +315,7 @@ fn tiles(op: &Conv, [x, weight, y]: [Shape; 3], sizes: Params, inputs: &[Operand
         }
         _ => (0, [c, k], sizes),
     };
-    let bias = match op {
-        Conv::Forward { bias: true, .. } => Some(&inputs[2]),
-        _ => None,
-    };
+    let (bias, relu) = end(op, inputs);
     let u = plan.scratch(f32s(&[PLACES, to, from])?)?;
     plan.push(tile("kernel_tiles").constant("PASS", pass), &[&inputs[1]], &[&u], &sizes, plan.fold(to * from, TILE_WG)?)?;
     let block = most.min(total);
@@ -322,9 +325,9 @@ fn tiles(op: &Conv, [x, weight, y]: [Shape; 3], sizes: Params, inputs: &[Operand
         let params = Params { tiles: word(count)?, first_tile: word(first)?, ..sizes };
         let (v, m) = (part(&v, 0, &[PLACES, from, count])?, part(&m, 0, &[PLACES, to, count])?);
         plan.push(tile("input_tiles"), &[&inputs[0]], &[&v], &params, plan.fold(from * count, TILE_WG)?)?;
-        let product = Matmul { transpose_a: false, transpose_b: false, bias: false };
+        let product = Matmul::default();
         matmul::lower(&product, &[u.clone(), v], std::slice::from_ref(&m), plan)?;
-        let kernel = tile("output_tiles").constant("BIAS", bias.is_some() as u32);
+        let kernel = tile("output_tiles").constant("BIAS", bias.is_some() as u32).constant("RELU", relu as u32);
         plan.push(kernel, &[&m, bias.unwrap_or(&m)], &[out], &params, plan.fold(to * count, TILE_WG)?)?;
     }
     Ok(())

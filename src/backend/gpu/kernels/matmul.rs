@@ -39,7 +39,10 @@ pub(super) fn lower(op: &Matmul, inputs: &[Operand], outputs: &[Operand], plan: 
     let row_tiles = m.div_ceil(tile.rows() as usize);
     let tiles = row_tiles * n.div_ceil(tile.cols() as usize);
     let [x, y, _] = plan.fold(tiles, 1)?;
-    let kernel = tile.apply(Kernel::new("matmul", "matmul"), [!op.transpose_a, op.transpose_b]).constant("BIAS", op.bias as u32);
+    let kernel = tile
+        .apply(Kernel::new("matmul", "matmul"), [!op.transpose_a, op.transpose_b])
+        .constant("BIAS", op.bias as u32)
+        .constant("RELU", op.relu as u32);
     let bias = if op.bias { &inputs[2] } else { &inputs[0] };
     let batch = sizes.batch.len();
     // The batch is the third dimension of the dispatch: as many dispatches as that takes.

@@ -77,7 +77,7 @@ fn layer(reverse: bool, inputs: &[Operand], outputs: &[Operand], plan: &mut Plan
     let ([gates_x, weight, first], [states, act]) = (inputs, outputs) else { return Ok(()) };
     let &[steps, n, wide] = &gates_x.spec.shape[..] else { return Ok(()) };
     let gates_h = plan.scratch(entry(gates_x, 0)?.spec)?;
-    let product = Op::Matmul(Matmul { transpose_a: false, transpose_b: true, bias: false });
+    let product = Op::Matmul(Matmul { transpose_b: true, ..Default::default() });
     let next = (0..steps).map(|_| plan.scratch(first.spec)).collect::<Result<Vec<_>>>()?;
     let acts = entries(act, plan)?;
     for (t, before) in Recurrent::order(steps, reverse) {
@@ -102,7 +102,7 @@ fn layer(reverse: bool, inputs: &[Operand], outputs: &[Operand], plan: &mut Plan
 fn layer_backward(reverse: bool, inputs: &[Operand], outputs: &[Operand], plan: &mut Plan) -> Result<()> {
     let ([act, weight, first, states, dstates], [dgates, dfirst]) = (inputs, outputs) else { return Ok(()) };
     let &[steps, n, wide] = &act.spec.shape[..] else { return Ok(()) };
-    let product = Op::Matmul(Matmul { transpose_a: false, transpose_b: false, bias: false });
+    let product = Op::Matmul(Matmul::default());
     let sum = Op::Elementwise(Elementwise::Binary(Binary::Add));
     let d = entries(dgates, plan)?;
     let mut carry: Option<Operand> = None;
