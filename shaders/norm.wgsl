@@ -5,7 +5,8 @@
 // Bindings   the operands in order (read), the results (read_write), params (uniform)
 // Dispatch   a channel is cut into parts, WG * EACH elements at most. moments, normalize*, backward_sums*, backward: one workgroup a part, folded to 2-D, part by
 //            part of channel 0 first. stats*, coefficients_of: one workgroup a channel, which joins what its parts have found.
-// Overrides  WG: invocations per workgroup, a power of two; TRAINING: the statistics depend on x; RELU: a value v becomes min(max(v, 0), ceiling)
+// Overrides  WG: invocations per workgroup, a power of two; TRAINING: the statistics depend on x; RELU: a value v becomes max(v, 0), with
+//            CEILING min(max(v, 0), ceiling)
 // Precision  a part's mean, then its squared deviations, from values kept in registers; parts are joined by the formula of Chan, Golub and LeVeque 1979.
 //            Sums are WG partial sums joined by a tree.
 //#include shared/f32.wgsl
@@ -14,6 +15,7 @@
 override WG: u32 = 256u;
 override TRAINING: bool = true;
 override RELU: bool = false;
+override CEILING: bool = false;
 const EACH: u32 = 16u; //#spec
 
 struct Params {
@@ -85,7 +87,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> dx: array<T>;
 @group(0) @binding(4) var<uniform> params4: Params;
 
-// Of a channel: dx = scale (g - shift - (x - mean) slope), with g = dy where (x - mean) scale + bias passes.
+// Of a channel: dx = scale (g - shift - (x - mean) slope), with g = dy where (x - mean) scale + bias passes the ReLU.
 struct Coefficients {
     mean: f32,
     scale: f32,
@@ -218,7 +220,7 @@ fn inverse_root(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups
     if c < params2.channels { root[c] = 1.0 / sqrt(variance[c] + params2.eps); }
 }
 
-// A normalised value, the same in the forward and the backward pass.
+// A normalised value.
 fn line(x: f32, mean: f32, scale: f32, bias: f32) -> f32 {
     return (x - mean) * scale + bias;
 }
@@ -240,10 +242,8 @@ fn normalize(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) g
         if lane + j * WG < part.count {
             let i = address(place, c, params6);
             var v = line(f32(x[i]), given_mean[c], scale, bias[c]);
-            if RELU {
-                v = relu(v);
-                v = select(v, params6.ceiling, v >= params6.ceiling);
-            }
+            if RELU { v = relu(v); }
+            if CEILING { v = select(v, params6.ceiling, v >= params6.ceiling); }
             y[i] = T(v);
         }
         place = next_place(place, params6);
@@ -267,8 +267,10 @@ fn normalize_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     }
 }
 
-fn passes(v: f32, ceiling: f32) -> bool {
-    return !RELU || (v > 0.0 && v < ceiling);
+// Whether the gradient passes the ReLU behind p + bias. By p alone, a product: of the sum some compilers round the product first and some do not, and beside 0
+// they would differ.
+fn passes(p: f32, bias: f32, ceiling: f32) -> bool {
+    return !RELU || (p > -bias && (!CEILING || p < ceiling - bias));
 }
 
 @compute @workgroup_size(WG)
@@ -286,7 +288,7 @@ fn backward_sums(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         if lane + j * WG < part.count {
             let i = address(place, c, params7);
             let value = f32(x[i]);
-            let gradient = select(0.0, f32(dy[i]), passes(line(value, m, scale, bias5[c]), params7.ceiling));
+            let gradient = select(0.0, f32(dy[i]), passes((value - m) * scale, bias5[c], params7.ceiling));
             with_x += gradient * (value - m);
             alone += gradient;
         }
@@ -351,7 +353,7 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
         if lane + j * WG < part.count {
             let i = address(place, part.channel, params4);
             let value = f32(x[i]);
-            let gradient = select(0.0, f32(dy1[i]), passes(line(value, k.mean, k.scale, k.bias), params4.ceiling));
+            let gradient = select(0.0, f32(dy1[i]), passes((value - k.mean) * k.scale, k.bias, params4.ceiling));
             dx[i] = T(k.scale * (gradient - k.shift - (value - k.mean) * k.slope));
         }
         place = next_place(place, params4);

@@ -127,17 +127,20 @@ impl Device {
     /// # Errors
     /// [`Error::NoDevice`] when there is no such device.
     pub async fn open(choice: DeviceChoice, threads: usize) -> Result<(Device, String)> {
-        Device::open_with(choice, threads, "").await
+        Device::open_with(choice, threads, &[]).await
     }
 
-    /// As [`Device::open`], with the kernels that a text names in the place of the device's own choice: see [`KernelTable::with`].
+    /// As [`Device::open`], with the kernels that texts name, later ones before earlier ones, in the place of the device's own choice: see [`KernelTable::with`].
     ///
     /// # Errors
     /// As [`Device::open`] and [`KernelTable::with`].
-    pub async fn open_with(choice: DeviceChoice, threads: usize, kernels: &str) -> Result<(Device, String)> {
-        let cpu = || Ok::<_, Error>(Device::new(Cpu::with_kernels(threads, KernelTable::CPU.with(kernels)?)?));
+    pub async fn open_with(choice: DeviceChoice, threads: usize, kernels: &[&str]) -> Result<(Device, String)> {
+        let cpu = || {
+            let table = kernels.iter().try_fold(KernelTable::CPU, |table, text| table.with(text))?;
+            Ok::<_, Error>(Device::new(Cpu::with_kernels(threads, table)?))
+        };
         #[cfg(feature = "gpu")]
-        let gpu = |index| GpuOptions { index, kernels: kernels.to_owned(), ..Default::default() };
+        let gpu = |index| GpuOptions { index, kernels: kernels.iter().map(|&text| text.to_owned()).collect(), ..Default::default() };
         match choice {
             DeviceChoice::Cpu => {
                 let device = cpu()?;
@@ -167,6 +170,7 @@ impl Device {
                             let line = format!("GPU, {}", device.name());
                             return Ok((device, line));
                         }
+                        Err(error @ Error::Config(_)) => return Err(error),
                         Err(error) if required => return Err(error),
                         Err(error) => format!("the GPU is not usable: {error}"),
                     },

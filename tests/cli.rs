@@ -788,7 +788,7 @@ fn killed_at_random(device: &str, kills: u64, steps: &str) {
     };
     let (start, all) = (timed(&args(&folder.path().join("start"), "1")), timed(&args(&whole, steps)));
     // Some are killed before their first step, most in the midst of their share of the steps.
-    let mean = (all - start).max(0.0) / kills as f64;
+    let mut mean = (all - start).max(0.0) / kills as f64;
     let binary = assert_cmd::cargo::cargo_bin("mappa");
     let resume = ["train", "--resume", &killed.display().to_string(), "--device", device, "--json"].map(str::to_owned).to_vec();
     let (mut done, mut at) = (0, Vec::new());
@@ -806,7 +806,14 @@ fn killed_at_random(device: &str, kills: u64, steps: &str) {
         }
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success());
-            break;
+            if done >= kills / 2 || mean < 0.01 {
+                break;
+            }
+            // Other tests ran beside what was timed: all of it again, with less patience.
+            (mean, done) = (mean / 2.0, 0);
+            at.clear();
+            fs::remove_dir_all(&killed).unwrap();
+            continue;
         }
         child.kill().unwrap();
         child.wait().unwrap();

@@ -29,7 +29,7 @@ fn every_kernel_agrees_with_the_reference_in_f16() {
     if gpu.capabilities().f16 {
         common::check(&gpu, &half());
         // The products without subgroups, which the default limits show in f32 alone.
-        let Some(base) = common::gpu(mappa::backend::gpu::GpuOptions { kernels: "product=tile".into(), ..Default::default() }) else {
+        let Some(base) = common::gpu(mappa::backend::gpu::GpuOptions { kernels: vec!["product=tile".into()], ..Default::default() }) else {
             return;
         };
         let products: Vec<Case> = half().into_iter().filter(|case| matches!(case.op.family(), "matmul" | "conv")).collect();
@@ -62,7 +62,9 @@ fn every_choice_of_cpu_kernels_agrees_with_the_reference() {
 #[cfg(feature = "gpu")]
 fn every_choice_of_gpu_kernels_agrees_with_the_reference() {
     for kernels in GPU_KERNELS {
-        let Some(gpu) = common::gpu(mappa::backend::gpu::GpuOptions { kernels: kernels.into(), ..Default::default() }) else { return };
+        let Some(gpu) = common::gpu(mappa::backend::gpu::GpuOptions { kernels: vec![kernels.into()], ..Default::default() }) else {
+            return;
+        };
         common::check(&gpu, &products());
     }
 }

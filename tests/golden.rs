@@ -48,7 +48,7 @@ fn the_gpu_agrees_with_pytorch() {
 /// `train_cnn_adam` trains for 30 steps through max pooling, and digits have windows of equal pixels. Direct sums of such windows are equal, and the first wins; by
 /// minimal filtering they differ in the last bit, and another may win (1 of 24,576 positive windows of 256 digits), which sends the gradient elsewhere.
 fn check_choice(choice: DeviceChoice, kernels: &str) {
-    let device = pollster::block_on(Device::open_with(choice, 0, kernels)).unwrap().0;
+    let device = pollster::block_on(Device::open_with(choice, 0, &[kernels])).unwrap().0;
     let Some(folder) = shared("goldens") else { return };
     let mut failed = Vec::new();
     let summary = goldens(&folder, &device, &mut |row| failed.extend((row.verdict != Verdict::Pass).then(|| row.name.clone()))).unwrap();

@@ -62,7 +62,8 @@ impl KernelTable {
                 Class::Cpu => "filtering=N,N and columns=N,N",
                 Class::Gpu => "product=tile, product=lanes and filtering=N,N",
             };
-            let wrong = || Error::Config(format!("--kernels {text}: '{word}' is no choice of the {}; there are {known}", self.class));
+            let place = if saved.is_some() { "kernels of the configuration," } else { "--kernels" };
+            let wrong = || Error::Config(format!("{place} {text}: '{word}' is no choice of the {}; there are {known}", self.class));
             let (key, value) = word.split_once('=').ok_or_else(wrong)?;
             let pair = || -> Result<[usize; 2]> {
                 let (planes, weights) = value.split_once(',').unwrap_or((value, value));

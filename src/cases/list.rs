@@ -167,6 +167,7 @@ pub fn all() -> Vec<Case> {
     layout(&mut c);
     random(&mut c);
     norm(&mut c);
+    empty_norms(&mut c);
     optimizer(&mut c);
     c.0
 }
@@ -389,6 +390,7 @@ fn matmul(c: &mut Cases) {
             (8, 10, 84),
             (200, 130, 33),
             (3, 5, 0),
+            (3, 32, 0),
             (2, 600, 1000),
         ] {
             c.add(op(false), vec![a(m, k), b(k, n)]);
@@ -397,7 +399,7 @@ fn matmul(c: &mut Cases) {
         }
         c.add(op(false), vec![a(0, 3), b(3, 4)]);
         // Tiles enough for the widest ones of a GPU.
-        c.add(op(false), vec![a(40, 19), b(19, 32_700)]);
+        c.add(op(false), vec![a(70, 19), b(19, 32_760)]);
     }
     let plain = Matmul::default();
     for (x, y) in [(&[3, 2, 4][..], &[3, 4, 2][..]), (&[3, 2, 4], &[4, 2]), (&[2, 4], &[3, 4, 2]), (&[2, 1, 3, 4], &[1, 3, 4, 2])] {
@@ -430,7 +432,7 @@ fn conv(c: &mut Cases) {
         ([0, 2, 5, 5], [3, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
         ([40, 8, 16, 16], [9, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
         // Tiles enough for the widest ones of a GPU.
-        ([2, 3, 130, 130], [40, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
+        ([2, 3, 128, 130], [65, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
         // Many small images: the CPU puts them side by side.
         ([17, 3, 4, 5], [5, 3, 3], [1, 1], [1, 1], [1, 1], 1, false),
         ([32, 9, 5, 4], [10, 3, 2], [2, 1], [2, 1], [1, 2], 1, false),
@@ -789,6 +791,21 @@ fn norm(c: &mut Cases) {
                 };
                 c.add(Norm::BatchNormBackward { training, after }, operands.into_iter().chain(last).collect());
             }
+        }
+    }
+}
+
+fn empty_norms(c: &mut Cases) {
+    // No images, and images without pixels.
+    for x in [&[0, 3, 2, 2][..], &[2, 3, 0, 2]] {
+        let stats = || [between(&[3], 0.5, 1.5), uniform(&[3]), uniform(&[3]), between(&[3], 0.5, 1.5)];
+        for after in [After::Nothing, After::Relu { ceiling: f64::INFINITY }, After::AddRelu] {
+            let residual = (after == After::AddRelu).then(|| uniform(x));
+            c.add(Norm::BatchNormEval { eps: 1e-5, after }, [uniform(x)].into_iter().chain(stats()).chain(residual.clone()).collect());
+            let [weight, bias, mean, invstd] = stats();
+            let last = if after == After::Nothing { None } else { residual.or(Some(bias)) };
+            let operands = [uniform(x), uniform(x), weight, mean, invstd].into_iter().chain(last);
+            c.add(Norm::BatchNormBackward { training: false, after }, operands.collect());
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::peak::{self, Peak};
 use super::progress::Progress;
 use super::{
-    DeviceArgs, DeviceLoss, DevicesArgs, DiffArgs, EvalArgs, PlotArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note,
-    open_device, say,
+    DeviceLoss, DevicesArgs, DiffArgs, EvalArgs, PlotArgs, PredictArgs, ShadersArgs, SummaryArgs, TrainArgs, VerifyArgs, note, open_device,
+    open_device_with, say,
 };
 use mappa::backend::profile::Cost;
 use mappa::data::{self, Dataset, Sidecar, TableOptions};
@@ -56,9 +56,8 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     let shapes = models::build(&config.model, config.input, config.classes.len(), &null, config.seed)
         .map_err(|e| in_file(args.settings.model.as_deref(), e))?;
     shapes.forward(&mut Context::eval(), &Tensor::zeros(&null, &[1, config.input[0], config.input[1], config.input[2]])?)?;
-    // A resumed run keeps its kernels, on which the last bits depend.
-    let kernels = args.device.kernels.clone().or_else(|| run.is_some().then(|| config.kernels.clone()));
-    let (device, line) = open_device(&DeviceArgs { kernels, ..args.device.clone() })?;
+    // A run keeps its kernels, on which the last bits depend.
+    let (device, line) = open_device_with(&args.device, &config.kernels)?;
     let device = if args.check_finite { device.watched() } else { device };
     if auto {
         config.batch_size = train::fastest_batch_size(&config, &data, &device)?;
@@ -67,7 +66,7 @@ pub fn train(args: &TrainArgs) -> Result<ExitCode> {
     let (device, costs) = if args.profile { device.profiled() } else { (device, Default::default()) };
     let run = match run {
         Some(run) => run,
-        None => Run::create(args.out.as_deref(), &config, &device)?,
+        None => Run::create(args.out.as_deref(), &mut config, &device)?,
     };
     let parameters: usize = named_parameters(&shapes).iter().map(|(_, p)| p.shape().len()).sum();
     if !json {

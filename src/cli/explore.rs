@@ -139,8 +139,8 @@ pub fn sweep(args: &SweepArgs) -> Result<ExitCode> {
         note(format!("device  {line}; {} runs in {}", runs.len(), args.out.display()));
     }
     let mut rows = Vec::new();
-    for (n, (point, data, config)) in runs.into_iter().enumerate() {
-        let run = Run::create(Some(&args.out.join(format!("{:03}", n + 1))), &config, &device)?;
+    for (n, (point, data, mut config)) in runs.into_iter().enumerate() {
+        let run = Run::create(Some(&args.out.join(format!("{:03}", n + 1))), &mut config, &device)?;
         let (mut ignored, mut silent) = (|_: &train::Event| {}, |_: &str| {});
         let interrupt = Arc::new(AtomicBool::new(false));
         let mut options = Options {

@@ -87,7 +87,7 @@ struct DeviceArgs {
     /// Threads of the CPU backend; 0: one a core
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     threads: usize,
-    /// Kernels other than the device's own choice, such as "product=tile filtering=0": see `mappa doctor` [default: MAPPA_KERNELS, else its own; a resumed run's]
+    /// Kernels other than the device's own choice, or a resumed run's, such as "product=tile filtering=0": see `mappa doctor` [default: MAPPA_KERNELS]
     #[arg(long, value_name = "KEY=VALUE ...")]
     kernels: Option<String>,
     /// Machine-readable output: one JSON object a line on stdout
@@ -481,10 +481,15 @@ fn note(line: impl std::fmt::Display) {
 
 /// Opens the device that the flag, else `MAPPA_DEVICE`, else the default asks for.
 fn open_device(args: &DeviceArgs) -> Result<(Device, String)> {
+    open_device_with(args, "")
+}
+
+/// As [`open_device`], with the kernels that a configuration names, which those of the flag, else of `MAPPA_KERNELS`, replace.
+fn open_device_with(args: &DeviceArgs, kernels: &str) -> Result<(Device, String)> {
     let text = args.device.clone().or_else(|| std::env::var("MAPPA_DEVICE").ok());
     let choice: DeviceChoice = text.map_or(Ok(DeviceChoice::Auto), |t| t.parse())?;
-    let kernels = args.kernels.clone().or_else(|| std::env::var("MAPPA_KERNELS").ok()).unwrap_or_default();
-    pollster::block_on(Device::open_with(choice, args.threads, &kernels))
+    let forced = args.kernels.clone().or_else(|| std::env::var("MAPPA_KERNELS").ok()).unwrap_or_default();
+    pollster::block_on(Device::open_with(choice, args.threads, &[kernels, &forced]))
 }
 
 fn manual(folder: &std::path::Path) -> Result<ExitCode> {

@@ -207,7 +207,7 @@ impl Writer<'_> {
         let output = self.fresh(call.op.family());
         let batch = call.inputs.first().is_some_and(|x| x.spec.shape.first() == Some(&BATCH));
         let (op, attributes) = match &call.op {
-            Op::Conv(Conv::Forward { options: o, .. }) => {
+            Op::Conv(Conv::Forward { options: o, relu: false, .. }) => {
                 let w = call.inputs[1].spec.shape;
                 let group = Attribute::int("group", o.groups as i64);
                 ("Conv", [window([w[2], w[3]], o.stride, o.padding, o.dilation), vec![group]].concat())
@@ -220,7 +220,7 @@ impl Writer<'_> {
                 ("AveragePool", attributes.chain([count]).collect())
             }
             Op::Pool(Pool::GlobalAvg) => ("GlobalAveragePool", Vec::new()),
-            Op::Matmul(Matmul { transpose_a, transpose_b, .. }) if call.inputs[0].spec.shape.rank() == 2 => {
+            Op::Matmul(Matmul { transpose_a, transpose_b, relu: false, .. }) if call.inputs[0].spec.shape.rank() == 2 => {
                 ("Gemm", vec![Attribute::int("transA", *transpose_a as i64), Attribute::int("transB", *transpose_b as i64)])
             }
             Op::Elementwise(Elementwise::Unary(f)) => match *f {

@@ -13,7 +13,7 @@ impl Module for Unary {
     fn as_then(&self) -> Option<Then<'static>> {
         match *self {
             Unary::Relu => Some(Then::Relu { ceiling: f64::INFINITY }),
-            Unary::Clamp { min: 0.0, max } => Some(Then::Relu { ceiling: max }),
+            Unary::Clamp { min: 0.0, max } if max > 0.0 => Some(Then::Relu { ceiling: max }),
             _ => None,
         }
     }

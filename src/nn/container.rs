@@ -98,10 +98,16 @@ impl Residual {
 
 impl Module for Residual {
     fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
-        let beside = match &self.shortcut {
-            Some(shortcut) => ctx.call("downsample", shortcut, x)?,
-            None => x.clone(),
+        let beside = |ctx: &mut Context| match &self.shortcut {
+            Some(shortcut) => ctx.call("downsample", shortcut, x),
+            None => Ok(x.clone()),
         };
+        // In the order of their names, for who looks on; else the shortcut first, for the body to add.
+        if ctx.is_observed() {
+            let y = self.body.forward(ctx, x)?;
+            return Then::AddRelu(&beside(ctx)?).apply(&y);
+        }
+        let beside = beside(ctx)?;
         self.body.forward_then(ctx, x, Then::AddRelu(&beside))
     }
 

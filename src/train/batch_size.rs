@@ -143,9 +143,9 @@ mod tests {
                 val_fraction: Some(0.0),
                 ..Default::default()
             };
-            let config = settings.resolve(&data, None).unwrap();
+            let mut config = settings.resolve(&data, None).unwrap();
             let device = Device::cpu(1).unwrap();
-            let run = Run::create(Some(&folder.path().join(model)), &config, &device).unwrap();
+            let run = Run::create(Some(&folder.path().join(model)), &mut config, &device).unwrap();
             let mut options = Options {
                 device: &device,
                 workers: 0,

@@ -157,6 +157,9 @@ pub struct Settings {
     /// f32, or f16: activations in 16 bits, weights and sums in 32, with dynamic loss scaling [default: f32]
     #[cfg_attr(feature = "cli", arg(long, value_name = "f32|f16"))]
     pub precision: Option<String>,
+    /// Kernels other than the device's own choice, see [`KernelTable`](crate::backend::KernelTable); the flag `--kernels` belongs to the device
+    #[cfg_attr(feature = "cli", arg(skip))]
+    pub kernels: Option<String>,
     /// Seed of all random decisions [default: 1]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", allow_negative_numbers = true))]
     pub seed: Option<u64>,
@@ -210,7 +213,7 @@ pub struct Config {
     pub preprocessing: Preprocessing,
     /// What `augment` and the settings after it mean.
     pub augmentation: Augment,
-    /// The kernels that computed, see [`KernelTable`](crate::backend::KernelTable): filled in when the run is made.
+    /// The kernels that compute, see [`KernelTable`](crate::backend::KernelTable): complete when the run is made.
     #[serde(default)]
     pub kernels: String,
     /// How a table was read, whose rows are the samples.
@@ -465,7 +468,7 @@ impl Settings {
             input: [data.channels, data.height, data.width],
             preprocessing: data.preprocessing.clone(),
             augmentation,
-            kernels: String::new(),
+            kernels: self.kernels.unwrap_or_default(),
             table: table.cloned(),
         };
         for (flag, value) in [("batch-size", config.batch_size), ("epochs", config.epochs as usize), ("accumulate", config.accumulate)] {
@@ -546,7 +549,7 @@ impl Config {
     fn settings(&self) -> Result<Settings> {
         let bad = |e: &dyn std::fmt::Display| Error::Config(format!("this configuration cannot be made settings: {e}"));
         let mut table = toml::Table::try_from(self).map_err(|e| bad(&e))?;
-        for derived in ["classes", "input", "preprocessing", "kernels"] {
+        for derived in ["classes", "input", "preprocessing"] {
             table.remove(derived);
         }
         // Of a table no image is changed, and single changes would name the preset.

@@ -651,7 +651,8 @@ mod tests {
         let mut notes = Vec::new();
         let mut weights = |name: &str, device: &Device, fallback: Option<&Device>| -> Result<Vec<u8>> {
             let path = folder.path().join(name);
-            let run = Run::create(Some(&path), &config, device)?;
+            let mut config = config.clone();
+            let run = Run::create(Some(&path), &mut config, device)?;
             let mut options = Options {
                 device,
                 workers: 1,

@@ -56,11 +56,11 @@ pub struct Run {
 const KEPT: usize = 2;
 
 impl Run {
-    /// Makes the folder of a new run with its `config.toml` and `env.json`. Without `out` it is `runs/<data>-<model>-<n>`.
+    /// Makes the folder of a new run with its `config.toml`, which then names the device's kernels, and `env.json`. Without `out` it is `runs/<data>-<model>-<n>`.
     ///
     /// # Errors
     /// [`Error::Config`] when the folder exists and is not empty, [`Error::Io`] when it cannot be written; then nothing remains.
-    pub fn create(out: Option<&Path>, config: &Config, device: &Device) -> Result<Run> {
+    pub fn create(out: Option<&Path>, config: &mut Config, device: &Device) -> Result<Run> {
         let path = match out {
             Some(path) => path.to_owned(),
             None => {
@@ -78,7 +78,7 @@ impl Run {
             return Err(Error::Config(format!("--out {}: {} is a file, not a folder", path.display(), file.display())));
         }
         config.check_device(device)?;
-        let config = Config { kernels: device.capabilities().kernels.to_string(), ..config.clone() };
+        config.kernels = device.capabilities().kernels.to_string();
         let existed = path.exists();
         fs::create_dir_all(&path).map_err(|e| Error::io(&path, e))?;
         let run = Run { path };

@@ -50,8 +50,8 @@ pub struct Report {
 type Values = Vec<(&'static str, String, Vec<f32>)>;
 
 impl Step<'_> {
-    /// Layers, loss and gradients of the step.
-    fn run(&self, device: &Device) -> Result<Values> {
+    /// Loss and gradients of the step, and each layer's output where somebody is to see it: then layers compute apart.
+    fn run(&self, device: &Device, layers_too: bool) -> Result<Values> {
         let module = models::build(self.model, self.input, self.classes, device, self.seed)?;
         let [c, h, w] = self.input;
         let x = Tensor::normal(device, &[self.batch_size, c, h, w], 0.0, 1.0, Stream::new(self.seed, "diff", 0, 0))?;
@@ -63,7 +63,8 @@ impl Step<'_> {
             layers.lock().unwrap_or_else(PoisonError::into_inner).push((path.to_owned(), y.detach()));
             None
         };
-        let mut context = Context::train(self.seed, 0).observe(Box::new(observer));
+        let context = Context::train(self.seed, 0);
+        let mut context = if layers_too { context.observe(Box::new(observer)) } else { context };
         let loss = module.forward(&mut context, &x)?.cross_entropy_mean(&target)?;
         loss.backward()?;
         let mut values = Values::new();
@@ -88,8 +89,8 @@ impl Step<'_> {
 /// # Errors
 /// [`Error::Config`] for an unknown model, [`Error::Shape`] when the images are too small for it; errors of the devices. A difference is none.
 pub fn diff(step: &Step, device: &Device) -> Result<Report> {
-    let want = step.run(&Device::cpu(0)?)?;
-    let got = step.run(device)?;
+    let want = step.run(&Device::cpu(0)?, true)?;
+    let got = step.run(device, true)?;
     let row = |((part, name, want), (_, _, got)): (&(&'static str, String, Vec<f32>), &(&'static str, String, Vec<f32>))| {
         let apart = |(w, g): (&f32, &f32)| if w == g { 0.0 } else { f64::from((w - g).abs()) };
         let finite = |d: f64| if d.is_nan() { f64::INFINITY } else { d };
@@ -98,7 +99,8 @@ pub fn diff(step: &Step, device: &Device) -> Result<Report> {
     };
     let rows = want.iter().zip(&got).map(row).collect();
     let (checked, operations) = device.checked()?;
-    let mismatch = match step.run(&checked) {
+    // The operations that training uses, several layers in one.
+    let mismatch = match step.run(&checked, false) {
         Ok(_) => None,
         Err(Error::Mismatch(message)) => Some(message),
         Err(error) => return Err(error),

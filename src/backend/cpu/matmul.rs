@@ -14,6 +14,12 @@ pub(super) struct Strides {
     pub col: usize,
 }
 
+impl Strides {
+    fn transposed(self) -> Strides {
+        Strides { row: self.col, col: self.row }
+    }
+}
+
 pub(super) fn run<T: Real>(op: &Matmul, args: &mut Args, fast: bool) -> Result<()> {
     let (sa, sb) = (args.specs[0].shape, args.specs[1].shape);
     let sizes = op.sizes(&sa, &sb)?;
@@ -82,6 +88,11 @@ fn sgemm_with(parallelism: Parallelism, [m, n, k]: [usize; 3], a: &[f32], sa: St
     assert!(y.len() >= m * n);
     assert!(m == 0 || k == 0 || a.len() > (m - 1) * sa.row + (k - 1) * sa.col);
     assert!(n == 0 || k == 0 || b.len() > (k - 1) * sb.row + (n - 1) * sb.col);
+    // The kernels store columns: y^T = b^T a^T, whose columns are the rows of y. A single column is one already.
+    let ([m, n], y_column, (a, sa), (b, sb)) = match n {
+        1 => ([m, n], m, (a, sa), (b, sb)),
+        _ => ([n, m], n, (b, sb.transposed()), (a, sa.transposed())),
+    };
     // SAFETY: the assertions above bound every address of the three matrices; `y` is exclusive and row-major.
     unsafe {
         gemm_f32::gemm::f32::get_gemm_fn()(
@@ -89,8 +100,8 @@ fn sgemm_with(parallelism: Parallelism, [m, n, k]: [usize; 3], a: &[f32], sa: St
             n,
             k,
             y.as_mut_ptr(),
+            y_column as isize,
             1,
-            n as isize,
             add,
             a.as_ptr(),
             sa.col as isize,

@@ -2,7 +2,7 @@
 
 use super::fast::{Sums, for_each, vectorized};
 use super::{Args, outputs};
-use crate::dtype::Real;
+use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::op::{After, Norm, Rows};
 
@@ -16,6 +16,14 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
     let input = |i: usize| -> &[T] { if args.ins[i].is_empty() { &[] } else { bytemuck::cast_slice(args.ins[i]) } };
     let planes = |c: usize| (0..rows.outer).map(move |n| (n * channels + c) * inner..(n * channels + c + 1) * inner);
     if x.is_empty() {
+        // Sums over nothing; statistics of given numbers are theirs.
+        if let (Norm::BatchNormBackward { .. }, [_, sums @ ..]) = (op, &mut args.outs[..]) {
+            sums.iter_mut().for_each(|sums| sums.fill(0));
+        }
+        if let (Norm::BatchNormEval { eps, .. }, [_, invstd]) = (op, &mut args.outs[..]) {
+            let var: &[T] = bytemuck::cast_slice(args.ins[4]);
+            (0..channels).for_each(|c| put::<T>(invstd, c, 1.0 / (var[c].to_f64() + eps).sqrt()));
+        }
         return Ok(());
     }
     if fast {
@@ -69,8 +77,16 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
                 let passes = match after {
                     After::Nothing => true,
                     After::Relu { ceiling } => {
-                        let v = (x[i].to_f64() - mean[c].to_f64()) * invstd[c].to_f64() * weight[c].to_f64() + last[c].to_f64();
-                        v > 0.0 && v < ceiling
+                        let (x, mean, invstd) = (x[i].to_f64(), mean[c].to_f64(), invstd[c].to_f64());
+                        let (weight, bias) = (weight[c].to_f64(), last[c].to_f64());
+                        // In the type's own arithmetic: beside 0 the sign hangs on it.
+                        match T::DTYPE {
+                            DType::F64 => Bounds::new(bias, ceiling).hold((x - mean) * (invstd * weight)),
+                            _ => {
+                                let scale = invstd as f32 * weight as f32;
+                                Bounds::new(bias as f32, ceiling as f32).hold((x as f32 - mean as f32) * scale)
+                            }
+                        }
                     }
                     After::AddRelu => last[i].to_f64() > 0.0,
                 };
@@ -116,7 +132,7 @@ fn affine<T: Real>(
         // Written so that NaN stays, as in ReLU alone.
         let v = match after {
             After::Nothing => v,
-            After::Relu { ceiling } if v <= 0.0 || v >= ceiling => v.clamp(0.0, ceiling),
+            After::Relu { ceiling } if v <= 0.0 || v >= ceiling => v.max(0.0).min(ceiling),
             After::Relu { .. } => v,
             After::AddRelu => relu(v + residual[i].to_f64()),
         };
@@ -182,18 +198,16 @@ fn run_fast(op: &Norm, args: &mut Args) {
                 *sums = match after {
                     After::Nothing => gradient(planes(0, c), planes(1, c), to(dx), line, |_, dy| dy),
                     After::Relu { ceiling } => {
-                        let ceiling = ceiling as f32;
+                        let bounds = Bounds::new(line.bias, ceiling as f32);
                         // Without branches, or the loops would not vectorise.
                         gradient(
                             planes(0, c),
                             planes(1, c),
                             to(dx),
                             line,
-                            // Without branches, or the loops would not vectorise.
                             #[inline(always)]
                             |x, dy| {
-                                let v = line.at(x);
-                                if (v > 0.0) & (v < ceiling) { dy } else { 0.0 }
+                                if bounds.hold((x - line.mean) * line.scale) { dy } else { 0.0 }
                             },
                         )
                     }
@@ -255,6 +269,26 @@ impl Line {
     #[inline(always)]
     fn at(&self, x: f32) -> f32 {
         (x - self.mean) * self.scale + self.bias
+    }
+}
+
+/// Between them the gradient passes a ReLU behind `p + bias`. They bound p alone, a product, which every device rounds in the same way; of the sum some round
+/// the product first and some do not, and would differ beside 0.
+#[derive(Clone, Copy)]
+struct Bounds<T> {
+    low: T,
+    high: T,
+}
+
+impl<T: Copy + PartialOrd + std::ops::Neg<Output = T> + std::ops::Sub<Output = T>> Bounds<T> {
+    fn new(bias: T, ceiling: T) -> Self {
+        Bounds { low: -bias, high: ceiling - bias }
+    }
+
+    /// Without branches, or loops would not vectorise.
+    #[inline(always)]
+    fn hold(&self, p: T) -> bool {
+        (p > self.low) & (p < self.high)
     }
 }
 

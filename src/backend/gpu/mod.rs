@@ -33,8 +33,8 @@ pub struct GpuOptions {
     pub index: Option<usize>,
     /// Asks for WebGPU's default limits and no optional feature, instead of all that the adapter has.
     pub default_limits: bool,
-    /// Kernels other than the device's own choice, as [`KernelTable::with`] reads them.
-    pub kernels: String,
+    /// Kernels other than the device's own choice, as [`KernelTable::with`] reads them, later ones before earlier ones.
+    pub kernels: Vec<String>,
     /// What the kernels are compiled from.
     pub sources: shader::Sources,
 }
@@ -43,7 +43,7 @@ impl Default for GpuOptions {
     /// The best adapter, with all that it has unless `MAPPA_LIMITS=default`.
     fn default() -> Self {
         let default_limits = std::env::var("MAPPA_LIMITS").is_ok_and(|v| v == "default");
-        GpuOptions { index: None, default_limits, kernels: String::new(), sources: shader::Sources::default() }
+        GpuOptions { index: None, default_limits, kernels: Vec::new(), sources: shader::Sources::default() }
     }
 }
 
@@ -107,7 +107,7 @@ impl Gpu {
         });
         let limits = device.limits();
         let lanes = info.subgroup_sizes == [8, 8] && device.features().contains(wgpu::Features::SUBGROUP);
-        let kernels = KernelTable::gpu(lanes).with(&options.kernels)?;
+        let kernels = options.kernels.iter().try_fold(KernelTable::gpu(lanes), |table, text| table.with(text))?;
         let plan_limits = kernels::Limits {
             workgroups: limits.max_compute_workgroups_per_dimension,
             binding_bytes: limits.max_storage_buffer_binding_size,
@@ -130,13 +130,13 @@ impl Gpu {
     }
 
     /// Opens an adapter and lets it prove itself on [`cases::quick`], as `mappa verify --quick` does. The verdict is remembered for this adapter,
-    /// driver and binary.
+    /// driver, binary and choice of kernels.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when a kernel computes wrong numbers there.
     pub async fn open_checked(options: GpuOptions) -> Result<Gpu> {
         let gpu = Gpu::open_with(options).await?;
-        let stamp = self_test_stamp(&gpu.info);
+        let stamp = self_test_stamp(&gpu.info, &gpu.capabilities.kernels);
         if stamp.as_ref().is_some_and(|path| path.exists()) {
             return Ok(gpu);
         }
@@ -227,12 +227,12 @@ impl Gpu {
     }
 }
 
-/// Where a passed self-test is remembered: named by adapter, driver and binary. `None` where there is no cache folder.
-fn self_test_stamp(info: &AdapterInfo) -> Option<std::path::PathBuf> {
+/// Where a passed self-test is remembered: named by adapter, driver, binary and kernels. `None` where there is no cache folder.
+fn self_test_stamp(info: &AdapterInfo, kernels: &KernelTable) -> Option<std::path::PathBuf> {
     let cache = super::cache_folder()?;
     let binary = std::env::current_exe().and_then(std::fs::metadata).ok()?;
     let built = binary.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos();
-    let text = format!("{}|{}|{}|{}|{built}", info.name, info.driver, env!("CARGO_PKG_VERSION"), binary.len());
+    let text = format!("{}|{}|{}|{}|{built}|{kernels}", info.name, info.driver, env!("CARGO_PKG_VERSION"), binary.len());
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ b as u64).wrapping_mul(0x0000_0100_0000_01b3));
     Some(cache.join(format!("self-test-{hash:016x}")))
 }

@@ -1,6 +1,6 @@
 //! Dispatches of batch normalisation.
 
-use super::{Kernel, Plan, WG, word};
+use super::{Kernel, Plan, WG, elementwise, word};
 use crate::backend::Operand;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -45,6 +45,15 @@ pub(super) fn lower(op: &Norm, inputs: &[Operand], outputs: &[Operand], plan: &m
         Norm::BatchNormBackward { .. } => (0.0, 0.0),
     };
     let (channels, count) = (rows.len, rows.outer * rows.inner);
+    if let (0, Norm::BatchNormBackward { .. }, [_, dweight, dbias, ..]) = (count, op, outputs) {
+        elementwise::fill(dweight, 0.0, plan)?;
+        return elementwise::fill(dbias, 0.0, plan);
+    }
+    // WGSL has no infinity.
+    let ceiling = match op.after() {
+        After::Relu { ceiling } if ceiling <= f64::from(f32::MAX) => Some(ceiling),
+        _ => None,
+    };
     let (wg, each) = invocations(count);
     let part = wg * each;
     let parts = count.div_ceil(part);
@@ -57,7 +66,7 @@ pub(super) fn lower(op: &Norm, inputs: &[Operand], outputs: &[Operand], plan: &m
         step_rest: word(wg % rows.inner.max(1))?,
         eps: eps as f32,
         momentum: momentum as f32,
-        ceiling: if let After::Relu { ceiling } = op.after() { (ceiling as f32).min(f32::MAX) } else { 0.0 },
+        ceiling: ceiling.unwrap_or(0.0) as f32,
         part: word(part)?,
         pad: [0; 2],
     };
@@ -65,17 +74,19 @@ pub(super) fn lower(op: &Norm, inputs: &[Operand], outputs: &[Operand], plan: &m
     // Joins parts.
     let joining = |entry| Kernel::new("norm", entry).constant("WG", parts.next_power_of_two().min(WG as usize) as u32);
     let relu = matches!(op.after(), After::Relu { .. }) as u32;
+    let relus = |kernel: Kernel| kernel.constant("RELU", relu).constant("CEILING", ceiling.is_some() as u32);
     let (each_channel, each_part) = (plan.fold(channels, 1)?, plan.fold(channels * parts, 1)?);
     let scratch = |plan: &Plan, dims: &[usize]| plan.scratch(Spec::new(Shape::new(dims)?, DType::F32));
     let x = &inputs[0];
     let normalize = |plan: &mut Plan, [mean, invstd]: [&Operand; 2], y: &Operand| {
         let line = [x, mean, invstd, &inputs[1], &inputs[2]];
         match (op.after(), inputs.last()) {
+            _ if count == 0 => Ok(()),
             (After::AddRelu, Some(residual)) => {
                 let reads = [&line[..], &[residual]].concat();
                 plan.push(kernel("normalize_add"), &reads, &[y], &params, each_part)
             }
-            _ => plan.push(kernel("normalize").constant("RELU", relu), &line, &[y], &params, each_part),
+            _ => plan.push(relus(kernel("normalize")), &line, &[y], &params, each_part),
         }
     };
     match *op {
@@ -108,13 +119,13 @@ pub(super) fn lower(op: &Norm, inputs: &[Operand], outputs: &[Operand], plan: &m
                 }
                 _ => {
                     let reads = [x, mean, invstd, dy, weight, bias];
-                    plan.push(kernel("backward_sums").constant("RELU", relu), &reads, &[&sums], &params, each_part)?;
+                    plan.push(relus(kernel("backward_sums")), &reads, &[&sums], &params, each_part)?;
                     dy
                 }
             };
             let joined = joining("coefficients_of").constant("TRAINING", training as u32);
             plan.push(joined, &[&sums, mean, invstd, weight, bias], &[&coefficients, dweight, dbias], &params, each_channel)?;
-            plan.push(kernel("backward").constant("RELU", relu), &[x, gradient, &coefficients], &[dx], &params, each_part)
+            plan.push(relus(kernel("backward")), &[x, gradient, &coefficients], &[dx], &params, each_part)
         }
     }
 }
