@@ -8,6 +8,9 @@
 // transforms around products of the matmul kernel. Bindings: 0 what is transformed (read), of output_tiles 1 the bias (read), then the result (read_write) and
 // params; one invocation a tile or kernel and a channel, TILE_WG a workgroup, folded to 2-D.
 //
+// Or, where each channel is convolved with its own kernel (groups = channels), directly: depthwise makes a result an invocation (PASS 0 and 1), depthwise_weight a tap's
+// gradient a workgroup; bindings as below, params.rows results, DIRECT_WG invocations a workgroup, folded to 2-D.
+//
 // Layout     x, dx [N, C, H, W]   w, dw [K, C/groups, kH, kW]   y, dy [N, K, oH, oW], f32 or f16, row-major
 // Bindings   0, 1 the operands in the order of the formulas (read)   2 bias (read; anything when BIAS is false)
 //            3 the result (read_write)   4 params (uniform)
@@ -254,6 +257,74 @@ fn conv2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     let from_term = part * params.terms_a_split;
     let to_term = min(from_term + params.terms_a_split, params.terms);
     tile_product(tile % params.row_tiles * ROWS, tile / params.row_tiles * COLS, lane, from_term, to_term);
+}
+
+const DIRECT_WG: u32 = 256u;
+var<workgroup> lane_sums: array<f32, DIRECT_WG>;
+
+// The output that sees a padded coordinate through tap 0 there; outside, like any other, where the strides step over it.
+fn seen_by(padded: u32, stride: u32) -> u32 {
+    let output = divided(padded, 1.0 / f32(stride));
+    return select(0xffffffffu, output, padded < 0x80000000u && output * stride == padded);
+}
+
+@compute @workgroup_size(DIRECT_WG)
+fn depthwise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let at = flat_group(group, groups) * DIRECT_WG + lane;
+    if at >= params.rows { return; }
+    let width = select(params.ow, params.w, PASS == 1u);
+    let pixels = select(params.oh * params.ow, params.h * params.w, PASS == 1u);
+    let plane = at / pixels;
+    let channel = plane % params.c;
+    let h = at % pixels / width;
+    let w = at % pixels % width;
+    var sum = 0.0;
+    for (var i = 0u; i < params.kh; i++) {
+        for (var j = 0u; j < params.kw; j++) {
+            let weight = f32(second[(channel * params.kh + i) * params.kw + j]);
+            // Above or left of the image they wrap around to huge numbers, which are outside like any other.
+            if PASS == 0u {
+                let row = h * params.stride_h + i * params.dil_h - params.pad_h;
+                let col = w * params.stride_w + j * params.dil_w - params.pad_w;
+                if row < params.h && col < params.w { sum += weight * f32(first[(plane * params.h + row) * params.w + col]); }
+            } else {
+                let row = seen_by(h + params.pad_h - i * params.dil_h, params.stride_h);
+                let col = seen_by(w + params.pad_w - j * params.dil_w, params.stride_w);
+                if row < params.oh && col < params.ow { sum += weight * f32(first[(plane * params.oh + row) * params.ow + col]); }
+            }
+        }
+    }
+    if BIAS { sum += f32(bias[channel]); }
+    if RELU { sum = select(sum, 0.0, sum <= 0.0); }
+    result[at] = R(sum);
+}
+
+@compute @workgroup_size(DIRECT_WG)
+fn depthwise_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let at = flat_group(group, groups);
+    // Uniform across the workgroup, so returning here cannot strand a barrier.
+    if at >= params.rows { return; }
+    let taps = params.kh * params.kw;
+    let channel = at / taps;
+    let down_to = at % taps / params.kw * params.dil_h - params.pad_h;
+    let right_to = at % params.kw * params.dil_w - params.pad_w;
+    let pixels = params.oh * params.ow;
+    var sum = 0.0;
+    for (var e = lane; e < params.n * pixels; e += DIRECT_WG) {
+        let plane = e / pixels * params.c + channel;
+        let pixel = e % pixels;
+        let row = pixel / params.ow * params.stride_h + down_to;
+        let col = pixel % params.ow * params.stride_w + right_to;
+        if row < params.h && col < params.w {
+            sum += f32(second[plane * pixels + pixel]) * f32(first[(plane * params.h + row) * params.w + col]);
+        }
+    }
+    lane_sums[lane] = sum;
+    for (var width = DIRECT_WG / 2u; width > 0u; width /= 2u) {
+        workgroupBarrier();
+        if lane < width { lane_sums[lane] += lane_sums[lane + width]; }
+    }
+    if lane == 0u { result[at] = R(lane_sums[0]); }
 }
 
 // Minimal filtering, F(2x2, 3x3): src/backend/cpu/conv/winograd.rs has the formulas. Between the transforms everything is [part][place of 16][channel][tile]

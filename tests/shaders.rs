@@ -91,7 +91,7 @@ fn every_entry_point_is_dispatched_by_some_case() {
 }
 
 /// Bindings that an entry point does not use: it shares the list of operands with another one.
-const UNUSED: &[(&str, &str, u32)] = &[("reduce", "argmax", 1)];
+const UNUSED: &[(&str, &str, u32)] = &[("reduce", "argmax", 1), ("conv", "depthwise_weight", 2)];
 
 #[test]
 fn bindings_are_those_of_the_plan_and_the_uniform_has_its_size() {

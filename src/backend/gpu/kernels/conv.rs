@@ -2,7 +2,7 @@
 
 use super::tile::Tile;
 use super::{Kernel, Limits, Plan, Storage, Variant, elementwise, matmul, reduce, word};
-use crate::backend::Operand;
+use crate::backend::{Operand, Product};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::conv::Phase;
@@ -73,6 +73,9 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
     if minimal(op, [x, weight, y], inputs, plan.limits) {
         return tiles(op, [x, weight, y], sizes, inputs, &outputs[0], plan);
     }
+    if depthwise(options, [x, weight], plan.limits) {
+        return direct(op, pass, sizes, [first, second], inputs, &outputs[0], plan);
+    }
     let (cg, kg, taps) = (weight[1], weight[0] / options.groups, weight[2] * weight[3]);
     let (rows, shares) = match pass {
         0 => (kg, vec![Share { cols: x[0] * y[2] * y[3], terms: cg * taps, params: sizes }]),
@@ -118,6 +121,32 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         }
     }
     Ok(())
+}
+
+/// Whether each channel is convolved with its own kernel, and the direct kernels for that pay: a staged tile of a product has 16 rows for its one row, while the
+/// lanes make tiles of one.
+fn depthwise(options: Conv2dOptions, [x, weight]: [Shape; 2], limits: &Limits) -> bool {
+    // Places are divided by reciprocals, see `divided` of shaders/shared/index.wgsl.
+    let small = [x[2] + 2 * options.padding[0], x[3] + 2 * options.padding[1]].iter().all(|&size| size < 1 << 21);
+    weight[1] == 1 && weight[0] == options.groups && small && limits.kernels.product == Product::Tile
+}
+
+/// A pass by the direct kernels.
+fn direct(
+    op: &Conv,
+    pass: u32,
+    sizes: Params,
+    [first, second]: [&Operand; 2],
+    inputs: &[Operand],
+    result: &Operand,
+    plan: &mut Plan,
+) -> Result<()> {
+    let (bias, relu) = end(op, inputs);
+    let (entry, each) = if pass == 2 { ("depthwise_weight", 1) } else { ("depthwise", DIRECT_WG) };
+    let kernel = Kernel::new("conv", entry).constant("PASS", pass).constant("BIAS", bias.is_some() as u32).constant("RELU", relu as u32);
+    let results = result.spec.shape.len();
+    let params = Params { rows: word(results)?, ..sizes };
+    plan.push(kernel, &[first, second, bias.unwrap_or(first)], &[result], &params, plan.fold(results, each)?)
 }
 
 /// What a pass adds to its sums, and whether what is below 0 then becomes 0.
@@ -229,6 +258,8 @@ const TILES_A_SPLIT: usize = 1024;
 const GRADIENT_NUMBERS: usize = 4 * TILE_NUMBERS;
 /// Places of a tile.
 const PLACES: usize = 16;
+/// Invocations of a workgroup in the direct kernels.
+const DIRECT_WG: u32 = 256;
 /// Invocations of a workgroup in the entries for tiles.
 const TILE_WG: u32 = 64;
 
