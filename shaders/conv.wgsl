@@ -9,7 +9,7 @@
 // params; one invocation a tile or kernel and a channel, TILE_WG a workgroup, folded to 2-D.
 //
 // Or, where each channel is convolved with its own kernel (groups = channels), directly: depthwise makes a result an invocation (PASS 0 and 1), depthwise_weight a tap's
-// gradient a workgroup; bindings as below, params.rows results, DIRECT_WG invocations a workgroup, folded to 2-D.
+// gradient a workgroup; bindings as below, params.rows results, WG invocations a workgroup, folded to 2-D.
 //
 // Layout     x, dx [N, C, H, W]   w, dw [K, C/groups, kH, kW]   y, dy [N, K, oH, oW], f32 or f16, row-major
 // Bindings   0, 1 the operands in the order of the formulas (read)   2 bias (read; anything when BIAS is false)
@@ -244,6 +244,7 @@ fn put(at: u32, value: f32) {
 
 //#include shared/index.wgsl
 //#include shared/tile.wgsl
+//#include shared/sum.wgsl
 
 @compute @workgroup_size(WX * WY)
 fn conv2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -259,8 +260,8 @@ fn conv2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     tile_product(tile % params.row_tiles * ROWS, tile / params.row_tiles * COLS, lane, from_term, to_term);
 }
 
-const DIRECT_WG: u32 = 256u;
-var<workgroup> lane_sums: array<f32, DIRECT_WG>;
+// Of the direct kernels.
+const WG: u32 = 256u;
 
 // The output that sees a padded coordinate through tap 0 there; outside, like any other, where the strides step over it.
 fn seen_by(padded: u32, stride: u32) -> u32 {
@@ -268,9 +269,9 @@ fn seen_by(padded: u32, stride: u32) -> u32 {
     return select(0xffffffffu, output, padded < 0x80000000u && output * stride == padded);
 }
 
-@compute @workgroup_size(DIRECT_WG)
+@compute @workgroup_size(WG)
 fn depthwise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let at = flat_group(group, groups) * DIRECT_WG + lane;
+    let at = flat_group(group, groups) * WG + lane;
     if at >= params.rows { return; }
     let width = select(params.ow, params.w, PASS == 1u);
     let pixels = select(params.oh * params.ow, params.h * params.w, PASS == 1u);
@@ -299,7 +300,7 @@ fn depthwise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) g
     result[at] = R(sum);
 }
 
-@compute @workgroup_size(DIRECT_WG)
+@compute @workgroup_size(WG)
 fn depthwise_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let at = flat_group(group, groups);
     // Uniform across the workgroup, so returning here cannot strand a barrier.
@@ -310,7 +311,7 @@ fn depthwise_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgr
     let right_to = at % params.kw * params.dil_w - params.pad_w;
     let pixels = params.oh * params.ow;
     var sum = 0.0;
-    for (var e = lane; e < params.n * pixels; e += DIRECT_WG) {
+    for (var e = lane; e < params.n * pixels; e += WG) {
         let plane = e / pixels * params.c + channel;
         let pixel = e % pixels;
         let row = pixel / params.ow * params.stride_h + down_to;
@@ -319,12 +320,8 @@ fn depthwise_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgr
             sum += f32(second[plane * pixels + pixel]) * f32(first[(plane * params.h + row) * params.w + col]);
         }
     }
-    lane_sums[lane] = sum;
-    for (var width = DIRECT_WG / 2u; width > 0u; width /= 2u) {
-        workgroupBarrier();
-        if lane < width { lane_sums[lane] += lane_sums[lane + width]; }
-    }
-    if lane == 0u { result[at] = R(lane_sums[0]); }
+    let all = group_sum(lane, sum);
+    if lane == 0u { result[at] = R(all); }
 }
 
 // Minimal filtering, F(2x2, 3x3): src/backend/cpu/conv/winograd.rs has the formulas. Between the transforms everything is [part][place of 16][channel][tile]

@@ -3,17 +3,19 @@
 // Layout     x, y, dx, dy, residual [N, C, ..]: element e of channel c is at (e / inner * channels + c) * inner + e % inner, e in 0..count.
 //            mean, invstd, weight, bias, running statistics [C], in f32 also where x is f16.
 // Bindings   the operands in order (read), the results (read_write), params (uniform)
-// Dispatch   a channel is cut into parts, WG * EACH elements at most. moments, normalize*, backward_sums*, backward: one workgroup a part, folded to 2-D, part by
+// Dispatch   a channel is cut into parts, WG * EACH elements at most. moments, normalize, backward_sums*, backward: one workgroup a part, folded to 2-D, part by
 //            part of channel 0 first. stats*, coefficients_of: one workgroup a channel, which joins what its parts have found.
-// Overrides  WG: invocations per workgroup, a power of two; TRAINING: the statistics depend on x; RELU: a value v becomes max(v, 0), with
-//            CEILING min(max(v, 0), ceiling)
+// Overrides  WG: invocations per workgroup, a power of two; TRAINING: the statistics depend on x; ADD: the residual is added; RELU: a value v then
+//            becomes max(v, 0), with CEILING min(max(v, 0), ceiling)
 // Precision  a part's mean, then its squared deviations, from values kept in registers; parts are joined by the formula of Chan, Golub and LeVeque 1979.
 //            Sums are WG partial sums joined by a tree.
 //#include shared/f32.wgsl
 //#include shared/index.wgsl
+//#include shared/sum.wgsl
 
 override WG: u32 = 256u;
 override TRAINING: bool = true;
+override ADD: bool = false;
 override RELU: bool = false;
 override CEILING: bool = false;
 const EACH: u32 = 16u; //#spec
@@ -52,16 +54,13 @@ struct Params {
 @group(0) @binding(2) var<storage, read> given_invstd: array<f32>;
 @group(0) @binding(3) var<storage, read> weight: array<f32>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
-@group(0) @binding(5) var<storage, read_write> y: array<T>;
-@group(0) @binding(6) var<uniform> params6: Params;
+// Anything without ADD.
+@group(0) @binding(5) var<storage, read> residual: array<T>;
+@group(0) @binding(6) var<storage, read_write> y: array<T>;
+@group(0) @binding(7) var<uniform> params7: Params;
 
 @group(0) @binding(0) var<storage, read> variance: array<f32>;
 @group(0) @binding(1) var<storage, read_write> root: array<f32>;
-
-// normalize_add: the residual stands behind the other operands.
-@group(0) @binding(5) var<storage, read> residual: array<T>;
-@group(0) @binding(6) var<storage, read_write> y_add: array<T>;
-@group(0) @binding(7) var<uniform> params7: Params;
 
 // backward_sums: `bias5` anything without RELU.
 @group(0) @binding(3) var<storage, read> dy: array<T>;
@@ -73,6 +72,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> given_y: array<T>;
 @group(0) @binding(4) var<storage, read_write> parts4: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> dresidual: array<T>;
+@group(0) @binding(6) var<uniform> params6: Params;
 
 // coefficients_of: `bias4` anything without RELU.
 @group(0) @binding(3) var<storage, read> weight3: array<f32>;
@@ -97,20 +97,6 @@ struct Coefficients {
     pad0: f32,
     pad1: f32,
     pad2: f32,
-}
-
-var<workgroup> lanes: array<f32, WG>;
-
-// Sum of `v` over the workgroup, in every lane. Uniform control flow only.
-fn group_sum(lane: u32, v: f32) -> f32 {
-    workgroupBarrier();
-    lanes[lane] = v;
-    for (var width = WG / 2u; width > 0u; width /= 2u) {
-        workgroupBarrier();
-        if lane < width { lanes[lane] += lanes[lane + width]; }
-    }
-    workgroupBarrier();
-    return lanes[0];
 }
 
 // A workgroup's part: its channel, its first element, and how many there are.
@@ -220,38 +206,8 @@ fn inverse_root(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups
     if c < params2.channels { root[c] = 1.0 / sqrt(variance[c] + params2.eps); }
 }
 
-// A normalised value.
-fn line(x: f32, mean: f32, scale: f32, bias: f32) -> f32 {
-    return (x - mean) * scale + bias;
-}
-
-// NaN stays, as in the elementwise ReLU.
-fn relu(v: f32) -> f32 {
-    return select(v, 0.0, v <= 0.0);
-}
-
 @compute @workgroup_size(WG)
 fn normalize(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let g = flat_group(group, groups);
-    if g >= params6.channels * params6.parts { return; }
-    let part = part_of(g, params6);
-    let c = part.channel;
-    let scale = given_invstd[c] * weight[c];
-    var place = place_of(part.begin + lane, params6);
-    for (var j = 0u; j < EACH; j++) {
-        if lane + j * WG < part.count {
-            let i = address(place, c, params6);
-            var v = line(f32(x[i]), given_mean[c], scale, bias[c]);
-            if RELU { v = relu(v); }
-            if CEILING { v = select(v, params6.ceiling, v >= params6.ceiling); }
-            y[i] = T(v);
-        }
-        place = next_place(place, params6);
-    }
-}
-
-@compute @workgroup_size(WG)
-fn normalize_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let g = flat_group(group, groups);
     if g >= params7.channels * params7.parts { return; }
     let part = part_of(g, params7);
@@ -261,7 +217,12 @@ fn normalize_add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     for (var j = 0u; j < EACH; j++) {
         if lane + j * WG < part.count {
             let i = address(place, c, params7);
-            y_add[i] = T(relu(line(f32(x[i]), given_mean[c], scale, bias[c]) + f32(residual[i])));
+            var v = (f32(x[i]) - given_mean[c]) * scale + bias[c];
+            if ADD { v += f32(residual[i]); }
+            // NaN stays, as in the elementwise ReLU.
+            if RELU { v = select(v, 0.0, v <= 0.0); }
+            if CEILING { v = select(v, params7.ceiling, v >= params7.ceiling); }
+            y[i] = T(v);
         }
         place = next_place(place, params7);
     }

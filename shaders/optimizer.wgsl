@@ -8,6 +8,7 @@
 // Precision  a few roundings an element. Bias corrections 1 - beta^t come from the host, computed in f64; with SCALED they are -expm1(t log beta).
 //#include shared/index.wgsl
 //#include shared/math.wgsl
+//#include shared/sum.wgsl
 
 override WG: u32 = 256u;
 override NESTEROV: bool = false;
@@ -53,7 +54,6 @@ struct Params {
 @group(0) @binding(2) var<uniform> params2: Params;
 @group(0) @binding(1) var<storage, read_write> scaler: array<f32>;
 @group(0) @binding(2) var<storage, read_write> made: array<f32>;
-var<workgroup> lanes: array<f32, WG>;
 
 fn skips() -> bool {
     if SCALED { return scale[2] != 0.0; }
@@ -109,22 +109,18 @@ fn adam(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     weight[i] = w - step_size * m / (sqrt(v) * root + params5.eps);
 }
 
-// The sum of sums[0..n], in lanes[0] of invocation 0.
-fn total(n: u32, lane: u32) {
+// The sum of sums[0..n].
+fn total(n: u32, lane: u32) -> f32 {
     var sum = 0.0;
     for (var i = lane; i < n; i += WG) { sum += sums[i]; }
-    lanes[lane] = sum;
-    for (var width = WG / 2u; width > 0u; width /= 2u) {
-        workgroupBarrier();
-        if lane < width { lanes[lane] += lanes[lane + width]; }
-    }
+    return group_sum(lane, sum);
 }
 
 @compute @workgroup_size(WG)
 fn clip_factor(@builtin(local_invocation_index) lane: u32) {
-    total(params2.n, lane);
+    let squares = total(params2.n, lane);
     if lane == 0u {
-        let norm = sqrt(lanes[0]);
+        let norm = sqrt(squares);
         factor[0] = min(1.0, params2.step_size / (norm + 1e-6));
         factor[1] = norm;
     }
@@ -132,11 +128,11 @@ fn clip_factor(@builtin(local_invocation_index) lane: u32) {
 
 @compute @workgroup_size(WG)
 fn loss_scale(@builtin(local_invocation_index) lane: u32) {
-    total(params3.n, lane);
+    let squares = total(params3.n, lane);
     if lane == 0u {
         let s = scaler[0];
         // By the exponent's bits: a compiler may assume that neither infinity nor NaN occurs.
-        if (bitcast<u32>(lanes[0]) & 0x7f800000u) == 0x7f800000u {
+        if (bitcast<u32>(squares) & 0x7f800000u) == 0x7f800000u {
             scaler[0] = s * params3.b;
             scaler[1] = 0.0;
             scaler[2] += 1.0;
@@ -144,7 +140,7 @@ fn loss_scale(@builtin(local_invocation_index) lane: u32) {
             made[1] = 0.0;
             made[2] = 1.0;
         } else {
-            let norm = sqrt(lanes[0]) / s;
+            let norm = sqrt(squares) / s;
             let streak = scaler[1] + 1.0;
             let grows = streak >= f32(params3.number);
             scaler[0] = select(s, s * params3.a, grows);

@@ -7,6 +7,7 @@
 // Precision  maxima are exact; average sums run in order over the window; global_avg_pool2d is a tree of WG partial sums.
 //#include shared/f32.wgsl
 //#include shared/index.wgsl
+//#include shared/sum.wgsl
 
 override WG: u32 = 256u;
 
@@ -36,7 +37,6 @@ struct Params {
 @group(0) @binding(1) var<storage, read> winners: array<u32>;
 @group(0) @binding(2) var<storage, read_write> dx: array<T>;
 @group(0) @binding(3) var<uniform> params3: Params;
-var<workgroup> sums: array<f32, WG>;
 
 fn is_nan(v: f32) -> bool {
     return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u;
@@ -158,12 +158,8 @@ fn global_avg_pool2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     let area = params.h * params.w;
     var sum = 0.0;
     for (var i = lane; i < area; i += WG) { sum += f32(x[plane * area + i]); }
-    sums[lane] = sum;
-    for (var width = WG / 2u; width > 0u; width /= 2u) {
-        workgroupBarrier();
-        if lane < width { sums[lane] += sums[lane + width]; }
-    }
-    if lane == 0u { y[plane] = T(sums[0] / f32(area)); }
+    let all = group_sum(lane, sum);
+    if lane == 0u { y[plane] = T(all / f32(area)); }
 }
 
 @compute @workgroup_size(WG)

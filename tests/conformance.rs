@@ -1,7 +1,10 @@
 //! Every case of the list, on every backend, against the CPU reference. One device for the whole binary.
 
 mod common;
+#[path = "common/kernels.rs"]
+mod kernels;
 
+use kernels::*;
 use mappa::backend::cpu::Cpu;
 use mappa::backend::{Backend, KernelTable, Operand};
 use mappa::cases::{Case, all, half};
@@ -40,11 +43,6 @@ fn every_kernel_agrees_with_the_reference_in_f16() {
         eprintln!("skipped: {} has no f16", gpu.capabilities().name);
     }
 }
-
-/// Choices of kernels other than a device's own: each way wherever it can go, and nowhere.
-const CPU_KERNELS: [&str; 3] = ["filtering=0 columns=0", "filtering=1 columns=0", "filtering=0 columns=1000000"];
-#[cfg(feature = "gpu")]
-const GPU_KERNELS: [&str; 4] = ["filtering=0", "filtering=1", "product=tile filtering=0", "product=tile filtering=1"];
 
 fn products() -> Vec<Case> {
     all().into_iter().filter(|case| matches!(case.op.family(), "matmul" | "conv")).collect()

@@ -1,6 +1,8 @@
 //! The library against values that others computed, on the CPU and on a GPU: PyTorch in f64, and ONNX's operator tests. And the comparison itself
 //! against planted errors.
 
+#[path = "common/kernels.rs"]
+mod kernels;
 #[path = "common/shared.rs"]
 mod reference;
 
@@ -59,7 +61,7 @@ fn check_choice(choice: DeviceChoice, kernels: &str) {
 
 #[test]
 fn every_choice_of_cpu_kernels_agrees_with_pytorch() {
-    for kernels in ["filtering=0 columns=0", "filtering=1 columns=0", "filtering=0 columns=1000000"] {
+    for kernels in kernels::CPU_KERNELS {
         check_choice(DeviceChoice::Cpu, kernels);
     }
 }
@@ -67,7 +69,7 @@ fn every_choice_of_cpu_kernels_agrees_with_pytorch() {
 #[test]
 #[cfg(feature = "gpu")]
 fn every_choice_of_gpu_kernels_agrees_with_pytorch() {
-    for kernels in ["filtering=0", "filtering=1", "product=tile filtering=0", "product=tile filtering=1"] {
+    for kernels in kernels::GPU_KERNELS {
         check_choice(DeviceChoice::Gpu(None), kernels);
     }
 }

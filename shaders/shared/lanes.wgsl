@@ -3,8 +3,8 @@
 //
 // A workgroup is one subgroup, which makes TM rows and 8*TN columns. A lane keeps TM x TN sums: all the rows, and of every 8 * WIDTH columns WIDTH neighbouring
 // ones, which at_columns(n) gives at once: those from the column of slot n on. Each value is loaded once for the subgroup: a column's by the lane that owns it,
-// 8 rows' at once, one by each lane, and then broadcast. Why: on lavapipe a load for 8 lanes takes 15 ns, of whatever width, a broadcast from a constant
-// lane 0.6 ns.
+// 8 rows' at once, one by each lane, and then broadcast. Why: on lavapipe a load for 8 lanes takes 15 ns, a broadcast from a constant lane 0.6 ns; and
+// four columns a load make matmul_512 a fifth faster.
 const NOWHERE: u32 = 0xffffffffu;
 const TM: u32 = 16u; //#spec
 const TN: u32 = 8u; //#spec

@@ -5,14 +5,15 @@
 //   begin_row(row)      from now on results are of this row; whether it exists
 //   result_at(col)      a column's place in each row, NOWHERE without such a column
 //   put(place, value)   writes the present row's result
-// Rows, columns and terms outside their matrix are asked for, and may give any number: no result is made of it.
+// Where shared/lanes.wgsl may take this file's place, shared/single.wgsl is included too, and
+//   at_columns(n)       the WIDTH neighbouring columns from slot n's on
+// Slots are SLOTS at most. Rows, columns and terms outside their matrix are asked for, and may give any number: no result is made of it.
 //
 // A workgroup of WX x WY invocations makes a tile of WY*TM rows and WX*TN columns; each invocation keeps TM x TN sums in registers. TK terms at a time are
 // staged in workgroup memory, four terms of a row or column as one vector: 16 vectors read there serve 256 multiplications of an 8x8 invocation. While they are
 // multiplied, the next ones are on their way from memory to registers. Tile sizes: src/backend/gpu/kernels/tile.rs.
 //
-// An invocation stages LINES rows, or columns, that are STEP apart, and RUN vectors of consecutive terms of each, so that what an address has of a line is
-// computed once, and of a term once a stage.
+// An invocation stages consecutive terms of a few lines, so that what an address has of a line is computed once, and of a term once a stage.
 const NOWHERE: u32 = 0xffffffffu;
 const TM: u32 = 4u; //#spec
 const TN: u32 = 4u; //#spec
@@ -31,68 +32,74 @@ const QUADS: u32 = TK / 4u;
 const A_EACH: u32 = max(ROWS * QUADS / THREADS, 1u);
 const B_EACH: u32 = max(COLS * QUADS / THREADS, 1u);
 const SLOTS: u32 = B_EACH;
-// What divides them into lines and runs where neighbours step through the lines.
-const A_ACROSS: u32 = max(ROWS / THREADS, 1u);
-const B_ACROSS: u32 = max(COLS / THREADS, 1u);
 // Padded so that the vectors of a line that neighbours write do not lie in the same memory banks.
 const A_PITCH: u32 = ROWS + 8u / QUADS;
 const B_PITCH: u32 = COLS + 8u / QUADS;
 var<workgroup> tile_a: array<vec4<f32>, QUADS * A_PITCH>;
 var<workgroup> tile_b: array<vec4<f32>, QUADS * B_PITCH>;
 
+// What an invocation stages of a matrix: `lines` of its lines from `line` on, `step` apart, and of each `run` vectors from `quad` on. A small matrix does not need
+// all invocations.
+struct Stage {
+    lines: u32,
+    run: u32,
+    line: u32,
+    step: u32,
+    quad: u32,
+    needed: bool,
+}
+
+// Of a matrix with so many lines in a tile, `each` vectors of it an invocation.
+fn stage_of(size: u32, each: u32, along_k: bool, lane: u32) -> Stage {
+    let lines = select(max(size / THREADS, 1u), each, along_k);
+    let run = each / lines;
+    let needed = lane < size * QUADS;
+    if along_k { return Stage(lines, run, lane / QUADS, THREADS / QUADS, lane % QUADS, needed); }
+    return Stage(lines, run, lane % size, THREADS, lane / size * run, needed);
+}
+
 // The tile at (row0, col0), summed over k in from..to. Called in uniform control flow.
 fn tile_product(row0: u32, col0: u32, lane: u32, k_begin: u32, k_end: u32) {
     let lx = lane % WX;
     let ly = lane / WX;
-    let a_lines = select(A_ACROSS, A_EACH, A_ALONG_K);
-    let a_run = A_EACH / a_lines;
-    let a_line = select(lane % ROWS, lane / QUADS, A_ALONG_K);
-    let a_step = select(THREADS, THREADS / QUADS, A_ALONG_K);
-    let a_quad = select(lane / ROWS * a_run, lane % QUADS, A_ALONG_K);
-    let b_lines = select(B_ACROSS, B_EACH, B_ALONG_K);
-    let b_run = B_EACH / b_lines;
-    let b_line = select(lane % COLS, lane / QUADS, B_ALONG_K);
-    let b_step = select(THREADS, THREADS / QUADS, B_ALONG_K);
-    let b_quad = select(lane / COLS * b_run, lane % QUADS, B_ALONG_K);
-    // A small matrix does not need all invocations.
-    let stages_a = lane < ROWS * QUADS;
-    let stages_b = lane < COLS * QUADS;
-    for (var l = 0u; l < b_lines; l++) { column(l, col0 + b_line + l * b_step); }
+    let of_a = stage_of(ROWS, A_EACH, A_ALONG_K, lane);
+    let of_b = stage_of(COLS, B_EACH, B_ALONG_K, lane);
+    for (var l = 0u; l < of_b.lines; l++) { column(l, col0 + of_b.line + l * of_b.step); }
     var a_next: array<vec4<f32>, A_EACH>;
     var b_next: array<vec4<f32>, B_EACH>;
     var sums: array<array<f32, TN>, TM>;
     // One round more than there are stages: the first only fetches.
     for (var k0 = k_begin; k0 < k_end + TK; k0 += TK) {
         if k0 > k_begin {
-            if stages_a {
-                for (var l = 0u; l < a_lines; l++) {
-                    for (var r = 0u; r < a_run; r++) { tile_a[(a_quad + r) * A_PITCH + a_line + l * a_step] = a_next[l * a_run + r]; }
+            if of_a.needed {
+                for (var l = 0u; l < of_a.lines; l++) {
+                    for (var r = 0u; r < of_a.run; r++) { tile_a[(of_a.quad + r) * A_PITCH + of_a.line + l * of_a.step] = a_next[l * of_a.run + r]; }
                 }
             }
-            if stages_b {
-                for (var l = 0u; l < b_lines; l++) {
-                    for (var r = 0u; r < b_run; r++) { tile_b[(b_quad + r) * B_PITCH + b_line + l * b_step] = b_next[l * b_run + r]; }
+            if of_b.needed {
+                for (var l = 0u; l < of_b.lines; l++) {
+                    for (var r = 0u; r < of_b.run; r++) { tile_b[(of_b.quad + r) * B_PITCH + of_b.line + l * of_b.step] = b_next[l * of_b.run + r]; }
                 }
             }
         }
         workgroupBarrier();
-        if stages_a && k0 < k_end {
-            var k = k0 + 4u * a_quad;
+        if of_a.needed && k0 < k_end {
+            var k = k0 + 4u * of_a.quad;
             term(k);
-            for (var r = 0u; r < a_run; r++) {
+            for (var r = 0u; r < of_a.run; r++) {
                 for (var j = 0u; j < 4u; j++) {
-                    for (var l = 0u; l < a_lines; l++) { a_next[l * a_run + r][j] = select(0.0, at_row(row0 + a_line + l * a_step), k < k_end); }
+                    for (var l = 0u; l < of_a.lines; l++) { a_next[l * of_a.run + r][j] = select(0.0, at_row(row0 + of_a.line + l * of_a.step), k < k_end); }
                     next_term();
                     k++;
                 }
             }
         }
-        if stages_b && k0 < k_end {
-            var k = k0 + 4u * b_quad;
+        if of_b.needed && k0 < k_end {
+            var k = k0 + 4u * of_b.quad;
             term(k);
-            for (var r = 0u; r < b_run; r++) {
+            for (var r = 0u; r < of_b.run; r++) {
                 for (var j = 0u; j < 4u; j++) {
-                    for (var l = 0u; l < b_lines; l++) { b_next[l * b_run + r][j] = select(0.0, at_column(l), k < k_end); }
+                    for (var l = 0u; l < of_b.lines; l++) { b_next[l * of_b.run + r][j] = select(0.0, at_column(l), k < k_end); }
                     next_term();
                     k++;
                 }

@@ -1,11 +1,13 @@
 //! The one list of cases: every operation with its attributes and shapes, and the runner that compares two devices on a case.
 
+mod case;
 mod compare;
 mod list;
 mod run;
 
+pub use case::{Case, Data};
 pub use compare::{Comparison, compare};
-pub use list::{Case, Data, all, half};
+pub use list::{all, half};
 pub use run::{Outcome, run_case};
 
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! Running a case on a device and on the reference.
 
+use super::case::{Case, operand};
 use super::compare::compare;
-use super::list::{Case, operand};
 use crate::backend::checked::{largest, values};
 use crate::backend::cpu::Cpu;
 use crate::backend::{Backend, Operand};

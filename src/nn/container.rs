@@ -56,7 +56,10 @@ impl Sequential {
                 (activation, last) => ctx.call_then(name, &**module, &y, activation.or(last))?,
             };
         }
-        if self.children.is_empty() { then.map_or(Ok(y.clone()), |then| then.apply(&y)) } else { Ok(y) }
+        match then {
+            Some(then) if self.children.is_empty() => then.apply(&y),
+            _ => Ok(y),
+        }
     }
 
     /// The children with their names, in order.

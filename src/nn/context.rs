@@ -101,7 +101,10 @@ impl Context {
             let y = module.forward(ctx, x)?;
             let other = ctx.observer.as_mut().and_then(|observer| observer(&ctx.path, module, &y));
             let y = other.unwrap_or(y);
-            then.map_or(Ok(y.clone()), |then| then.apply(&y))
+            match then {
+                Some(then) => then.apply(&y),
+                None => Ok(y),
+            }
         })
     }
 

@@ -86,7 +86,7 @@ impl Module for Conv2d {
     }
 
     fn forward_then(&self, _: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
-        if then.is_relu() { self.convolve(x, true) } else { then.apply(&self.convolve(x, false)?) }
+        then.after(|relu| self.convolve(x, relu))
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

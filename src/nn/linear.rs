@@ -48,7 +48,7 @@ impl Module for Linear {
     }
 
     fn forward_then(&self, _: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
-        if then.is_relu() { self.multiply(x, true) } else { then.apply(&self.multiply(x, false)?) }
+        then.after(|relu| self.multiply(x, relu))
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

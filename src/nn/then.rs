@@ -17,9 +17,15 @@ pub enum Then<'a> {
 }
 
 impl<'a> Then<'a> {
-    /// Whether this is ReLU itself.
-    pub fn is_relu(self) -> bool {
-        matches!(self, Then::Relu { ceiling: f64::INFINITY })
+    /// Of a layer that takes a ReLU into its pass if it is asked to, and nothing else.
+    ///
+    /// # Errors
+    /// Those of `forward`, and as [`Then::apply`].
+    pub fn after(self, forward: impl FnOnce(bool) -> Result<Tensor>) -> Result<Tensor> {
+        match self {
+            Then::Relu { ceiling: f64::INFINITY } => forward(true),
+            then => then.apply(&forward(false)?),
+        }
     }
 
     /// As a pass of its own.

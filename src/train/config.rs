@@ -655,7 +655,8 @@ mod tests {
     #[test]
     fn a_resolved_configuration_survives_its_file() {
         let data = crate::data::digits().unwrap();
-        let config = Settings { lr: Some(0.1 + 0.2), ..Default::default() }.resolve(&data, None).unwrap();
+        let kernels = Some("cpu filtering=1,1 columns=0,0".into());
+        let config = Settings { lr: Some(0.1 + 0.2), kernels, ..Default::default() }.resolve(&data, None).unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.toml"), config.to_toml().unwrap()).unwrap();
         assert_eq!(Config::read(folder.path()).unwrap(), config);

@@ -8,6 +8,7 @@ mod pointwise;
 mod together;
 mod winograd;
 
+use super::fast::relu;
 use super::{Args, outputs};
 use crate::backend::KernelTable;
 use crate::dtype::Real;
@@ -76,11 +77,11 @@ struct ChannelEnd {
 }
 
 impl ChannelEnd {
-    /// NaN stays.
+    /// As [`relu`] has it: NaN stays, and -0 becomes 0.
     #[inline(always)]
     fn of(self, sum: f32) -> f32 {
         let v = sum + self.bias;
-        if v < self.least { self.least } else { v }
+        if v <= self.least { self.least } else { v }
     }
 }
 
@@ -126,7 +127,7 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, table: Option<&KernelTabl
         Conv::BackwardInput { options, .. } => Sizes::new(&out, &specs[1].shape, &specs[0].shape, options),
         Conv::BackwardWeight { options, .. } => Sizes::new(&specs[0].shape, &out, &specs[1].shape, options),
     };
-    let (bias, relu): (Option<&[T]>, bool) = match *op {
+    let (bias, ends): (Option<&[T]>, bool) = match *op {
         Conv::Forward { bias, relu, .. } => (bias.then(|| bytemuck::cast_slice(args.ins[2])), relu),
         _ => (None, false),
     };
@@ -136,7 +137,7 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, table: Option<&KernelTabl
         let (a, b, y) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b), bytemuck::cast_slice_mut(y));
         match (op, Way::choose(&sizes, matches!(op, Conv::BackwardWeight { .. }), table)) {
             (Conv::Forward { .. }, way) => {
-                let end = End { bias: bias.map(bytemuck::cast_slice), relu };
+                let end = End { bias: bias.map(bytemuck::cast_slice), relu: ends };
                 match way {
                     Way::Pointwise => pointwise::forward(&sizes, a, b, end, y),
                     Way::Tiles => winograd::forward(&sizes, a, b, end, y),
@@ -167,7 +168,7 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, table: Option<&KernelTabl
         Conv::BackwardInput { .. } => taps(&sizes, images, |x, w, dy| sums[x] += a[dy].to_f64() * b[w].to_f64()),
         Conv::BackwardWeight { .. } => taps(&sizes, images, |x, w, dy| sums[w] += a[x].to_f64() * b[dy].to_f64()),
     }
-    y.iter_mut().zip(sums).for_each(|(y, sum)| *y = T::from_f64(if relu && sum <= 0.0 { 0.0 } else { sum }));
+    y.iter_mut().zip(sums).for_each(|(y, sum)| *y = T::from_f64(if ends { relu(sum) } else { sum }));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Elementwise functions.
 
-use super::fast::{self, add_assign, exp, map, tanh, zip};
+use super::fast::{self, add_assign, exp, map, relu, tanh, zip};
 use super::{Args, outputs};
 use crate::dtype::{DType, Real};
 use crate::error::Result;
@@ -293,7 +293,7 @@ fn unary_fast(f: Unary, args: &mut Args) -> bool {
     let [y] = outputs::<f32, 1>(&mut args.outs);
     let x: &[f32] = bytemuck::cast_slice(args.ins[0]);
     match f {
-        Unary::Relu => map(x, y, |x| if x <= 0.0 { 0.0 } else { x }),
+        Unary::Relu => map(x, y, relu),
         Unary::LeakyRelu { negative_slope } => map(x, y, |x| if x > 0.0 { x } else { negative_slope as f32 * x }),
         Unary::Affine { scale, shift } => map(x, y, |x| scale as f32 * x + shift as f32),
         Unary::Square => map(x, y, |x| x * x),

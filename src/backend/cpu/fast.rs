@@ -89,10 +89,16 @@ pub fn zip(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sy
     });
 }
 
-/// `y = max(y, 0)`; NaN stays.
-pub fn relu(y: &mut [f32]) {
+/// `max(v, 0)`; NaN stays, and -0 becomes 0.
+#[inline(always)]
+pub fn relu<T: PartialOrd + Default>(v: T) -> T {
+    if v <= T::default() { T::default() } else { v }
+}
+
+/// `y = relu(y)`
+pub fn relu_all(y: &mut [f32]) {
     for_each(y.chunks_mut(chunk(y.len(), GRAIN)).collect(), |y: &mut [f32]| {
-        vectorized(|| y.iter_mut().for_each(|y| *y = if *y <= 0.0 { 0.0 } else { *y }));
+        vectorized(|| y.iter_mut().for_each(|y| *y = relu(*y)));
     });
 }
 

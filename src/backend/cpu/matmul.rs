@@ -1,6 +1,6 @@
 //! Matrix products: the definition, and `gemm` for speed.
 
-use super::fast::relu;
+use super::fast::{relu, relu_all};
 use super::{Args, outputs, threads};
 use crate::dtype::Real;
 use crate::error::Result;
@@ -51,7 +51,7 @@ pub(super) fn run<T: Real>(op: &Matmul, args: &mut Args, fast: bool) -> Result<(
             }
             sgemm([m, n, k], a, stride_a, b, stride_b, y, bias.is_some());
             if op.relu {
-                relu(y);
+                relu_all(y);
             }
             continue;
         }
@@ -61,7 +61,7 @@ pub(super) fn run<T: Real>(op: &Matmul, args: &mut Args, fast: bool) -> Result<(
                 for j in 0..k {
                     sum += a[r * stride_a.row + j * stride_a.col].to_f64() * b[j * stride_b.row + c * stride_b.col].to_f64();
                 }
-                *y = T::from_f64(if op.relu && sum <= 0.0 { 0.0 } else { sum });
+                *y = T::from_f64(if op.relu { relu(sum) } else { sum });
             }
         }
     }

@@ -82,11 +82,9 @@ pub(crate) struct Args<'a> {
     pub out_specs: &'a [Spec],
 }
 
-impl Args<'_> {
-    /// Input `i` as a slice of `T`.
-    fn input<T: bytemuck::Pod>(&self, i: usize) -> &[T] {
-        bytemuck::cast_slice(self.ins[i])
-    }
+/// An input as a slice of `T`. The slots of operands that are updated in place are empty, and aligned to nothing.
+fn typed<T: bytemuck::Pod>(bytes: &[u8]) -> &[T] {
+    if bytes.is_empty() { &[] } else { bytemuck::cast_slice(bytes) }
 }
 
 /// Splits off the typed first `N` outputs.

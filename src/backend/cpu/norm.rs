@@ -1,7 +1,7 @@
 //! Batch normalisation. Sums over a channel are f64 in every path: they are what its accuracy hangs on.
 
-use super::fast::{Sums, for_each, vectorized};
-use super::{Args, outputs};
+use super::fast::{Sums, for_each, relu, vectorized};
+use super::{Args, outputs, typed};
 use crate::dtype::{DType, Real};
 use crate::error::Result;
 use crate::op::{After, Norm, Rows};
@@ -12,21 +12,10 @@ pub(super) fn run<T: Real>(op: &Norm, args: &mut Args, fast: bool) -> Result<()>
     let (channels, inner) = (rows.len, rows.inner);
     let count = (rows.outer * inner) as f64;
     let x: &[T] = bytemuck::cast_slice(args.ins[0]);
-    // The slots of operands that are updated in place are empty, and aligned to nothing.
-    let input = |i: usize| -> &[T] { if args.ins[i].is_empty() { &[] } else { bytemuck::cast_slice(args.ins[i]) } };
+    let input = |i: usize| typed::<T>(args.ins[i]);
     let planes = |c: usize| (0..rows.outer).map(move |n| (n * channels + c) * inner..(n * channels + c + 1) * inner);
-    if x.is_empty() {
-        // Sums over nothing; statistics of given numbers are theirs.
-        if let (Norm::BatchNormBackward { .. }, [_, sums @ ..]) = (op, &mut args.outs[..]) {
-            sums.iter_mut().for_each(|sums| sums.fill(0));
-        }
-        if let (Norm::BatchNormEval { eps, .. }, [_, invstd]) = (op, &mut args.outs[..]) {
-            let var: &[T] = bytemuck::cast_slice(args.ins[4]);
-            (0..channels).for_each(|c| put::<T>(invstd, c, 1.0 / (var[c].to_f64() + eps).sqrt()));
-        }
-        return Ok(());
-    }
-    if fast {
+    // The reference does what there is to do for no images: sums over nothing.
+    if fast && !x.is_empty() {
         run_fast(op, args);
         return Ok(());
     }
@@ -129,27 +118,21 @@ fn affine<T: Real>(
     for (i, (y, x)) in y.iter_mut().zip(x).enumerate() {
         let (mean, scale, bias) = line(i / inner % channels);
         let v = (x.to_f64() - mean) * scale + bias;
-        // Written so that NaN stays, as in ReLU alone.
         let v = match after {
             After::Nothing => v,
-            After::Relu { ceiling } if v <= 0.0 || v >= ceiling => v.max(0.0).min(ceiling),
-            After::Relu { .. } => v,
+            After::Relu { ceiling } if v >= ceiling => ceiling,
+            After::Relu { .. } => relu(v),
             After::AddRelu => relu(v + residual[i].to_f64()),
         };
         *y = T::from_f64(v);
     }
 }
 
-fn relu(v: f64) -> f64 {
-    if v <= 0.0 { 0.0 } else { v }
-}
-
 /// A channel at a time, from its sums to its results, while it lies in a cache.
 fn run_fast(op: &Norm, args: &mut Args) {
     let Rows { outer, len: channels, inner } = Rows::new(&args.specs[0].shape, 1);
     let count = (outer * inner) as f64;
-    // The slots of operands that are updated in place are empty, and aligned to nothing.
-    let ins: Vec<&[f32]> = args.ins.iter().map(|bytes| if bytes.is_empty() { &[][..] } else { bytemuck::cast_slice(bytes) }).collect();
+    let ins: Vec<&[f32]> = args.ins.iter().map(|bytes| typed(bytes)).collect();
     let planes = |of: usize, c: usize| {
         (0..outer).map(move |n| (n * channels + c) * inner).map({
             let values = ins[of];
@@ -199,7 +182,6 @@ fn run_fast(op: &Norm, args: &mut Args) {
                     After::Nothing => gradient(planes(0, c), planes(1, c), to(dx), line, |_, dy| dy),
                     After::Relu { ceiling } => {
                         let bounds = Bounds::new(line.bias, ceiling as f32);
-                        // Without branches, or the loops would not vectorise.
                         gradient(
                             planes(0, c),
                             planes(1, c),
@@ -257,7 +239,7 @@ fn moments<'a>(planes: impl Iterator<Item = &'a [f32]> + Clone, count: f64) -> [
     )
 }
 
-/// What a channel's values become. The backward pass computes the same numbers anew, to the bit.
+/// What a channel's values become.
 #[derive(Clone, Copy)]
 struct Line {
     mean: f32,
@@ -300,8 +282,6 @@ fn normalise<'a>(
     line: Line,
     after: After,
 ) {
-    // Written so that NaN stays, as in ReLU alone.
-    let relu = |v: f32| if v <= 0.0 { 0.0 } else { v };
     vectorized(
         #[inline(always)]
         || match after {

@@ -1,21 +1,21 @@
 //! Optimiser steps, element by element: in f64, and in f32 as the GPU's kernels take them.
 
 use super::fast::update;
-use super::{Args, outputs};
+use super::{Args, outputs, typed};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::{AdamStep, LossScaleStep, Optimizer, SgdStep};
 
 pub(super) fn run<T: Real>(op: &Optimizer, args: &mut Args, fast: bool) -> Result<()> {
     if let Optimizer::ClipFactor { max_norm } = *op {
-        let norm = args.input::<T>(0).iter().map(|v| v.to_f64()).sum::<f64>().sqrt();
+        let norm = typed::<T>(args.ins[0]).iter().map(|v| v.to_f64()).sum::<f64>().sqrt();
         let [y] = outputs::<T, 1>(&mut args.outs);
         y[0] = T::from_f64((max_norm / (norm + 1e-6)).min(1.0));
         y[1] = T::from_f64(norm);
         return Ok(());
     }
     if let Optimizer::LossScale(step) = op {
-        let sum = args.input::<T>(0).iter().map(|v| v.to_f64()).sum::<f64>();
+        let sum = typed::<T>(args.ins[0]).iter().map(|v| v.to_f64()).sum::<f64>();
         let [y, state] = outputs::<T, 2>(&mut args.outs);
         loss_scale(step, sum, state, y);
         return Ok(());

@@ -27,6 +27,7 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("shared/four.wgsl", include_str!("../../../shaders/shared/four.wgsl")),
     ("shared/philox.wgsl", include_str!("../../../shaders/shared/philox.wgsl")),
     ("shared/single.wgsl", include_str!("../../../shaders/shared/single.wgsl")),
+    ("shared/sum.wgsl", include_str!("../../../shaders/shared/sum.wgsl")),
     ("shared/tile.wgsl", include_str!("../../../shaders/shared/tile.wgsl")),
 ];
 

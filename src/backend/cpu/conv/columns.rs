@@ -37,10 +37,18 @@ fn pairs(s: &Sizes, [i, j]: [usize; 2], mut f: impl FnMut(usize, usize, usize)) 
     }
 }
 
-/// Images whose columns are multiplied at a time.
-fn blocks(s: &Sizes, images: usize) -> impl Iterator<Item = Range<usize>> {
-    let at_once = (BLOCK_BYTES / (4 * s.c * s.kh * s.kw * s.oh * s.ow)).clamp(1, images);
-    (0..images).step_by(at_once).map(move |first| first..(first + at_once).min(images))
+/// Calls `f` with some images at a time, and room for their columns `[C kH kW, image and pixel]` and their outputs `[K, image and pixel]`.
+fn blocks(s: &Sizes, images: usize, mut f: impl FnMut(Range<usize>, &mut [f32], &mut [f32])) {
+    let (out, terms) = (s.oh * s.ow, s.c * s.kh * s.kw);
+    let at_once = (BLOCK_BYTES / (4 * terms * out)).clamp(1, images);
+    for first in (0..images).step_by(at_once) {
+        let images = first..(first + at_once).min(images);
+        let width = images.len() * out;
+        with_scratch((terms + s.k) * width, |both| {
+            let (columns, rows) = both.split_at_mut(terms * width);
+            f(images, columns, rows);
+        });
+    }
 }
 
 /// `[C kH kW, image and pixel]` of some images.
@@ -91,43 +99,33 @@ fn swap(from: &[f32], to: &mut [f32], [outer, inner, plane]: [usize; 3], end: Op
 /// `y [N, K, oH, oW]` from `x [N, C, H, W]` and `weight [K, C, kH, kW]`.
 pub fn forward(s: &Sizes, x: &[f32], weight: &[f32], end: End, y: &mut [f32]) {
     let (out, terms) = (s.oh * s.ow, s.c * s.kh * s.kw);
-    for images in blocks(s, y.len() / (s.k * out)) {
+    blocks(s, y.len() / (s.k * out), |images, columns, rows| {
         let width = images.len() * out;
-        with_scratch((terms + s.k) * width, |both| {
-            let (columns, rows) = both.split_at_mut(terms * width);
-            gather(s, x, &images, columns);
-            sgemm([s.k, width, terms], weight, Strides { row: terms, col: 1 }, columns, Strides { row: width, col: 1 }, rows, false);
-            let y = &mut y[images.start * s.k * out..images.end * s.k * out];
-            swap(rows, y, [s.k, images.len(), out], Some(end));
-        });
-    }
+        gather(s, x, &images, columns);
+        sgemm([s.k, width, terms], weight, Strides { row: terms, col: 1 }, columns, Strides { row: width, col: 1 }, rows, false);
+        swap(rows, &mut y[images.start * s.k * out..images.end * s.k * out], [s.k, images.len(), out], Some(end));
+    });
 }
 
 /// `dx [N, C, H, W]` from `dy [N, K, oH, oW]` and `weight [K, C, kH, kW]`.
 pub fn backward_input(s: &Sizes, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
     let (plane, out, terms) = (s.h * s.w, s.oh * s.ow, s.c * s.kh * s.kw);
-    for images in blocks(s, dy.len() / (s.k * out)) {
+    blocks(s, dy.len() / (s.k * out), |images, columns, rows| {
         let width = images.len() * out;
-        with_scratch((terms + s.k) * width, |both| {
-            let (columns, rows) = both.split_at_mut(terms * width);
-            swap(&dy[images.start * s.k * out..], rows, [images.len(), s.k, out], None);
-            sgemm([terms, width, s.k], weight, Strides { row: 1, col: terms }, rows, Strides { row: width, col: 1 }, columns, false);
-            scatter(s, columns, images.len(), &mut dx[images.start * s.c * plane..images.end * s.c * plane]);
-        });
-    }
+        swap(&dy[images.start * s.k * out..], rows, [images.len(), s.k, out], None);
+        sgemm([terms, width, s.k], weight, Strides { row: 1, col: terms }, rows, Strides { row: width, col: 1 }, columns, false);
+        scatter(s, columns, images.len(), &mut dx[images.start * s.c * plane..images.end * s.c * plane]);
+    });
 }
 
 /// `dw [K, C, kH, kW]` from `x [N, C, H, W]` and `dy [N, K, oH, oW]`.
 pub fn backward_weight(s: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let (out, terms) = (s.oh * s.ow, s.c * s.kh * s.kw);
-    for images in blocks(s, dy.len() / (s.k * out)) {
+    blocks(s, dy.len() / (s.k * out), |images, columns, rows| {
         let width = images.len() * out;
-        with_scratch((terms + s.k) * width, |both| {
-            let (columns, rows) = both.split_at_mut(terms * width);
-            gather(s, x, &images, columns);
-            swap(&dy[images.start * s.k * out..], rows, [images.len(), s.k, out], None);
-            let (a, b) = (Strides { row: width, col: 1 }, Strides { row: 1, col: width });
-            sgemm([s.k, terms, width], rows, a, columns, b, dw, images.start > 0);
-        });
-    }
+        gather(s, x, &images, columns);
+        swap(&dy[images.start * s.k * out..], rows, [images.len(), s.k, out], None);
+        let (a, b) = (Strides { row: width, col: 1 }, Strides { row: 1, col: width });
+        sgemm([s.k, terms, width], rows, a, columns, b, dw, images.start > 0);
+    });
 }

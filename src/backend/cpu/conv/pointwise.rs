@@ -1,7 +1,7 @@
 //! One tap on every pixel: an image is a matrix `[C, H W]`, and all three passes are matrix products.
 
 use super::{End, Sizes};
-use crate::backend::cpu::fast::{for_each, relu};
+use crate::backend::cpu::fast::{for_each, relu_all};
 use crate::backend::cpu::matmul::{Strides, serial_sgemm, sgemm};
 
 /// Whether this is a convolution that it can compute.
@@ -21,7 +21,7 @@ fn images(x: &[f32], y: &mut [f32], [rows, terms, pixels]: [usize; 3], weight: &
         }
         product([rows, pixels, terms], weight, strides, x, Strides { row: pixels, col: 1 }, y, end.bias.is_some());
         if end.relu {
-            relu(y);
+            relu_all(y);
         }
     });
 }

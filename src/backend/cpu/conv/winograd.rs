@@ -215,8 +215,8 @@ impl WithSimd for OutputTiles<'_> {
             for i in 0..2 {
                 for j in 0..2 {
                     let v = simd.add_f32s(results[i][j], bias);
-                    // NaN is not below, and stays.
-                    let v = simd.select_f32s(simd.less_than_f32s(v, least), least, v);
+                    // As `ChannelEnd::of`.
+                    let v = simd.select_f32s(simd.less_than_or_equal_f32s(v, least), least, v);
                     store::<S>(self.lines, (2 * i + j) * self.half + col, v);
                 }
             }

@@ -1,7 +1,7 @@
 //! Dispatches of convolution.
 
 use super::tile::Tile;
-use super::{Kernel, Limits, Plan, Storage, Variant, elementwise, matmul, reduce, word};
+use super::{Kernel, Limits, Plan, Storage, Variant, WG, elementwise, matmul, reduce, word};
 use crate::backend::{Operand, Product};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -142,7 +142,7 @@ fn direct(
     plan: &mut Plan,
 ) -> Result<()> {
     let (bias, relu) = end(op, inputs);
-    let (entry, each) = if pass == 2 { ("depthwise_weight", 1) } else { ("depthwise", DIRECT_WG) };
+    let (entry, each) = if pass == 2 { ("depthwise_weight", 1) } else { ("depthwise", WG) };
     let kernel = Kernel::new("conv", entry).constant("PASS", pass).constant("BIAS", bias.is_some() as u32).constant("RELU", relu as u32);
     let results = result.spec.shape.len();
     let params = Params { rows: word(results)?, ..sizes };
@@ -258,8 +258,6 @@ const TILES_A_SPLIT: usize = 1024;
 const GRADIENT_NUMBERS: usize = 4 * TILE_NUMBERS;
 /// Places of a tile.
 const PLACES: usize = 16;
-/// Invocations of a workgroup in the direct kernels.
-const DIRECT_WG: u32 = 256;
 /// Invocations of a workgroup in the entries for tiles.
 const TILE_WG: u32 = 64;
 

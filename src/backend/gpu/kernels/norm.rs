@@ -73,21 +73,18 @@ pub(super) fn lower(op: &Norm, inputs: &[Operand], outputs: &[Operand], plan: &m
     let kernel = |entry| Kernel::new("norm", entry).constant("WG", wg as u32).spec("EACH", each as u32);
     // Joins parts.
     let joining = |entry| Kernel::new("norm", entry).constant("WG", parts.next_power_of_two().min(WG as usize) as u32);
-    let relu = matches!(op.after(), After::Relu { .. }) as u32;
-    let relus = |kernel: Kernel| kernel.constant("RELU", relu).constant("CEILING", ceiling.is_some() as u32);
+    let relu = |kernel: Kernel, relu: bool| kernel.constant("RELU", relu as u32).constant("CEILING", ceiling.is_some() as u32);
+    let (plain, masked) = (op.after() == After::Nothing, matches!(op.after(), After::Relu { .. }));
     let (each_channel, each_part) = (plan.fold(channels, 1)?, plan.fold(channels * parts, 1)?);
     let scratch = |plan: &Plan, dims: &[usize]| plan.scratch(Spec::new(Shape::new(dims)?, DType::F32));
     let x = &inputs[0];
     let normalize = |plan: &mut Plan, [mean, invstd]: [&Operand; 2], y: &Operand| {
-        let line = [x, mean, invstd, &inputs[1], &inputs[2]];
-        match (op.after(), inputs.last()) {
-            _ if count == 0 => Ok(()),
-            (After::AddRelu, Some(residual)) => {
-                let reads = [&line[..], &[residual]].concat();
-                plan.push(kernel("normalize_add"), &reads, &[y], &params, each_part)
-            }
-            _ => plan.push(relus(kernel("normalize")), &line, &[y], &params, each_part),
+        if count == 0 {
+            return Ok(());
         }
+        let residual = inputs.last().filter(|_| op.after() == After::AddRelu);
+        let kernel = relu(kernel("normalize"), !plain).constant("ADD", residual.is_some() as u32);
+        plan.push(kernel, &[x, mean, invstd, &inputs[1], &inputs[2], residual.unwrap_or(x)], &[y], &params, each_part)
     };
     match *op {
         Norm::BatchNorm { running, .. } => {
@@ -111,7 +108,7 @@ pub(super) fn lower(op: &Norm, inputs: &[Operand], outputs: &[Operand], plan: &m
             let ([dx, dweight, dbias, ..], [_, dy, weight, mean, invstd, ..]) = (outputs, inputs) else { return Ok(()) };
             let sums = scratch(plan, &[channels, parts, 2])?;
             let coefficients = scratch(plan, &[channels, COEFFICIENTS])?;
-            let bias = if relu == 1 { inputs.last().unwrap_or(weight) } else { weight };
+            let bias = inputs.last().filter(|_| masked).unwrap_or(weight);
             let gradient = match (after, inputs.last(), outputs.last()) {
                 (After::AddRelu, Some(y), Some(dresidual)) => {
                     plan.push(kernel("backward_sums_add"), &[x, mean, dy, y], &[&sums, dresidual], &params, each_part)?;
@@ -119,13 +116,13 @@ pub(super) fn lower(op: &Norm, inputs: &[Operand], outputs: &[Operand], plan: &m
                 }
                 _ => {
                     let reads = [x, mean, invstd, dy, weight, bias];
-                    plan.push(relus(kernel("backward_sums")), &reads, &[&sums], &params, each_part)?;
+                    plan.push(relu(kernel("backward_sums"), masked), &reads, &[&sums], &params, each_part)?;
                     dy
                 }
             };
             let joined = joining("coefficients_of").constant("TRAINING", training as u32);
             plan.push(joined, &[&sums, mean, invstd, weight, bias], &[&coefficients, dweight, dbias], &params, each_channel)?;
-            plan.push(relus(kernel("backward")), &[x, gradient, &coefficients], &[dx], &params, each_part)
+            plan.push(relu(kernel("backward"), masked), &[x, gradient, &coefficients], &[dx], &params, each_part)
         }
     }
 }

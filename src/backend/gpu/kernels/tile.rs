@@ -25,7 +25,7 @@ impl Tile {
             (_, 0..=16) => (4, 4, 4, 32, 8),
             (0..=32, _) | (_, 0..=32) => (4, 4, 8, 8, 16),
             // Each number that is fetched serves 128 multiplications, not 64: where there are tiles enough for the largest GPUs, no emptier ones.
-            _ if rows.div_ceil(128) * cols.div_ceil(128) >= 256 && [rows, cols].iter().all(|&size| size.div_ceil(64) % 2 == 0) => {
+            _ if rows.div_ceil(128) * cols.div_ceil(128) >= 256 && [rows, cols].iter().all(|size| size.div_ceil(64).is_multiple_of(2)) => {
                 (8, 8, 16, 16, 8)
             }
             _ => (8, 8, 8, 8, 16),
