@@ -16,6 +16,7 @@ use mappa::{Device, DeviceChoice, Error, Result};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// Trains image classifiers on any GPU, or on the CPU.
 #[derive(Parser)]
@@ -502,7 +503,13 @@ fn manual(folder: &std::path::Path) -> Result<ExitCode> {
 
 /// Runs the program. Exit codes: 0 done, 2 wrong input, 1 failed while running or a check found something, 130 interrupted.
 pub fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error,wgpu_hal=off,wgpu_core=off,naga=off")).init();
+    let start = Instant::now();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error,wgpu_hal=off,wgpu_core=off,naga=off"))
+        .format(move |out, record| {
+            let (level, style) = (record.level(), out.default_level_style(record.level()));
+            writeln!(out, "[{:.3} s {style}{level}{style:#} {}] {}", start.elapsed().as_secs_f64(), record.target(), record.args())
+        })
+        .init();
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Train(args) => commands::train(&args),

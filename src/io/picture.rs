@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use fast_image_resize as fir;
+use fir::images::{TypedImage, TypedImageRef};
+use fir::pixels::U8x3;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use std::fs::File;
@@ -51,19 +53,29 @@ pub fn decode_sized(path: &Path, bytes: impl BufRead + Seek, channels: usize, he
         3 => DynamicImage::ImageRgb8(picture.into_rgb8()),
         n => return Err(Error::Shape(format!("pictures have 1 or 3 channels; this model takes {n}"))),
     };
-    let resized = if (picture.width(), picture.height()) == (width as u32, height as u32) {
-        picture
+    let (from, to) = ([picture.width(), picture.height()], [width as u32, height as u32]);
+    let (pixels, stride) = if from == to {
+        (picture.into_bytes(), channels)
     } else {
-        let mut target = DynamicImage::new(width as u32, height as u32, picture.color());
-        let options =
-            fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear)).fit_into_destination(None);
-        fir::Resizer::new().resize(&picture, &mut target, &options).map_err(|e| bad(format!("cannot be resized: {e}")))?;
-        target
+        (resize(&picture.into_rgb8(), from, to).map_err(|e| bad(format!("cannot be resized: {e}")))?, 3)
     };
     // Interleaved [H, W, C] to planes [C, H, W].
-    let pixels = resized.into_bytes();
-    let planes = (0..channels).flat_map(|c| pixels.iter().skip(c).step_by(channels).copied().collect::<Vec<u8>>());
+    let planes = (0..channels).flat_map(|c| pixels.iter().skip(c).step_by(stride).copied().collect::<Vec<u8>>());
     Ok((planes.collect(), size))
+}
+
+/// Pixels `[H, W, 3]` of another size. Of this type alone, grey ones too: the compiler needs ten seconds for each type that the library may meet.
+fn resize(
+    pixels: &[u8],
+    [width, height]: [u32; 2],
+    [to_width, to_height]: [u32; 2],
+) -> std::result::Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let mut resized = vec![0; 3 * to_width as usize * to_height as usize];
+    let source = TypedImageRef::<U8x3>::from_buffer(width, height, pixels)?;
+    let mut target = TypedImage::<U8x3>::from_buffer(to_width, to_height, &mut resized)?;
+    let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear)).fit_into_destination(None);
+    fir::Resizer::new().resize_typed(&source, &mut target, &options)?;
+    Ok(resized)
 }
 
 #[cfg(test)]
