@@ -21,7 +21,7 @@ pub enum Class {
     Gpu,
 }
 
-/// The choices. Written as `gpu product=tile filtering=32,32` or `cpu filtering=48,24 columns=8,12`: pairs are for the passes that make planes (forward, the
+/// The choices. Written as `gpu product=tile filtering=32,32` or `cpu filtering=48,24 pixels=128 columns=8,12`: pairs are for the passes that make planes (forward, the
 /// input's gradient) and for the weight's gradient. A run keeps the table that it was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelTable {
@@ -31,18 +31,21 @@ pub struct KernelTable {
     pub product: Product,
     /// Fewest channels on either side from which 3x3 convolutions with stride 1 go by minimal filtering, F(2x2, 3x3); 0 never.
     pub filtering: [usize; 2],
+    /// Of the CPU: fewest pixels of results, in all images, from which they do.
+    pub pixels: usize,
     /// Of the CPU: strided convolutions are products of columns where a row of results has fewer pixels; 0 never.
     pub columns: [usize; 2],
 }
 
 impl KernelTable {
     /// What was measured to be the best on CPUs, see docs/performance.md.
-    pub const CPU: KernelTable = KernelTable { class: Class::Cpu, product: Product::Tile, filtering: [48, 24], columns: [8, 12] };
+    pub const CPU: KernelTable =
+        KernelTable { class: Class::Cpu, product: Product::Tile, filtering: [48, 24], pixels: 128, columns: [8, 12] };
 
     /// The same for GPUs; `lanes` says that each subgroup has eight lanes.
     pub const fn gpu(lanes: bool) -> KernelTable {
         let product = if lanes { Product::Lanes } else { Product::Tile };
-        KernelTable { class: Class::Gpu, product, filtering: [32, 32], columns: [0, 0] }
+        KernelTable { class: Class::Gpu, product, filtering: [32, 32], pixels: 0, columns: [0, 0] }
     }
 
     /// This table with the choices of `text` in the place of its own. A text that begins with a class is a table that was saved: on a device of another class, or
@@ -59,7 +62,7 @@ impl KernelTable {
         let mut table = self;
         for word in words {
             let known = match self.class {
-                Class::Cpu => "filtering=N,N and columns=N,N",
+                Class::Cpu => "filtering=N,N, pixels=N and columns=N,N",
                 Class::Gpu => "product=tile, product=lanes and filtering=N,N",
             };
             let place = if saved.is_some() { "kernels of the configuration," } else { "--kernels" };
@@ -71,6 +74,7 @@ impl KernelTable {
             };
             match (key, value, self.class) {
                 ("filtering", ..) => table.filtering = pair()?,
+                ("pixels", _, Class::Cpu) => table.pixels = value.parse().map_err(|_| wrong())?,
                 ("columns", _, Class::Cpu) => table.columns = pair()?,
                 ("product", "tile", Class::Gpu) => table.product = Product::Tile,
                 ("product", "lanes", Class::Gpu) if self.product == Product::Lanes => table.product = Product::Lanes,
@@ -104,7 +108,7 @@ impl fmt::Display for KernelTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ([planes, weights], [rows, rows_of_weights]) = (self.filtering, self.columns);
         match (self.class, self.product) {
-            (Class::Cpu, _) => write!(f, "cpu filtering={planes},{weights} columns={rows},{rows_of_weights}"),
+            (Class::Cpu, _) => write!(f, "cpu filtering={planes},{weights} pixels={} columns={rows},{rows_of_weights}", self.pixels),
             (_, Product::Tile) => write!(f, "gpu product=tile filtering={planes},{weights}"),
             (_, Product::Lanes) => write!(f, "gpu product=lanes filtering={planes},{weights}"),
         }
@@ -137,10 +141,11 @@ mod tests {
     #[test]
     fn what_is_no_choice_is_named() {
         for (table, text, words) in [
-            (KernelTable::CPU, "product=tile", ["'product=tile'", "filtering=N,N and columns=N,N"]),
+            (KernelTable::CPU, "product=tile", ["'product=tile'", "filtering=N,N, pixels=N and columns=N,N"]),
             (KernelTable::CPU, "filtering=a", ["'filtering=a'", "the cpu"]),
+            (KernelTable::CPU, "pixels=a", ["'pixels=a'", "the cpu"]),
             (KernelTable::CPU, "columns", ["'columns'", "the cpu"]),
-            (KernelTable::gpu(true), "columns=3", ["'columns=3'", "product=lanes"]),
+            (KernelTable::gpu(true), "pixels=3", ["'pixels=3'", "product=lanes"]),
             (KernelTable::gpu(false), "product=lanes", ["no subgroups of eight lanes", "product=tile"]),
             (KernelTable::gpu(false), "gpu product=warp", ["'product=warp'", "the gpu"]),
         ] {

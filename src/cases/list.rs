@@ -283,6 +283,7 @@ fn matmul(c: &mut Cases) {
     }
     c.add(plain, vec![uniform(&[5, 1, 65, 33]), uniform(&[3, 33, 70])]);
     c.add(Matmul { transpose_b: true, bias: true, ..plain }, vec![uniform(&[4, 37, 20]), uniform(&[50, 20]), uniform(&[50])]);
+    c.add(Matmul { transpose_b: true, bias: true, ..plain }, vec![uniform(&[37, 1100]), uniform(&[50, 1100]), uniform(&[50])]);
 }
 
 fn conv(c: &mut Cases) {

@@ -100,16 +100,19 @@ enum Way {
 
 impl Way {
     /// For a pass that makes planes, or for the weight's gradient.
-    fn choose(s: &Sizes, weights: bool, table: &KernelTable) -> Way {
+    fn choose(s: &Sizes, images: usize, weights: bool, table: &KernelTable) -> Way {
         let channels = s.c.min(s.k);
+        let filters = winograd::can(s) && table.filters(channels, weights) && s.oh.min(s.ow) > 2;
+        // So few that the kernels' transform takes longer than it saves.
+        let few = filters && images * s.oh * s.ow < table.pixels;
         // Strides so long that the columns are at most four times the image.
         let [down, right] = s.options.stride;
         let strided = down > 1 && right > 1 && s.kh * s.kw <= 4 * down * right;
         if pointwise::can(s) {
             Way::Pointwise
-        } else if winograd::can(s) && table.filters(channels, weights) && s.oh.min(s.ow) > 2 {
+        } else if filters && !few {
             Way::Tiles
-        } else if columns::can(s) && strided && channels >= 16 && s.ow < table.columns[weights as usize] {
+        } else if columns::can(s) && (strided || few) && channels >= 16 && s.ow < table.columns[weights as usize] {
             Way::Columns
         } else {
             Way::Lines
@@ -135,7 +138,8 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, table: Option<&KernelTabl
     let some = !y.is_empty() && specs.iter().all(|spec| !spec.shape.is_empty());
     if let Some(table) = table.filter(|_| some && sizes.padding_is_moderate()) {
         let (a, b, y) = (bytemuck::cast_slice(a), bytemuck::cast_slice(b), bytemuck::cast_slice_mut(y));
-        match (op, Way::choose(&sizes, matches!(op, Conv::BackwardWeight { .. }), table)) {
+        let way = Way::choose(&sizes, specs[0].shape[0], matches!(op, Conv::BackwardWeight { .. }), table);
+        match (op, way) {
             (Conv::Forward { .. }, way) => {
                 let end = End { bias: bias.map(bytemuck::cast_slice), relu: ends };
                 match way {

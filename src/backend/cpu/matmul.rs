@@ -1,7 +1,7 @@
-//! Matrix products: the definition, and `gemm` for speed.
+//! Matrix products: the definition, and `gemm` or [`dots`] for speed.
 
 use super::fast::{relu, relu_all};
-use super::{Args, outputs, threads};
+use super::{Args, dots, outputs, threads};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::Matmul;
@@ -68,8 +68,11 @@ pub(super) fn run<T: Real>(op: &Matmul, args: &mut Args, fast: bool) -> Result<(
     Ok(())
 }
 
-/// `y [m, n] (+)= a [m, k] b [k, n]` in f32 with the `gemm-f32` crate, on the threads of the current pool.
+/// `y [m, n] (+)= a [m, k] b [k, n]` in f32, with [`dots`] or the `gemm-f32` crate, on the threads of the current pool.
 pub(super) fn sgemm(sizes: [usize; 3], a: &[f32], sa: Strides, b: &[f32], sb: Strides, y: &mut [f32], add: bool) {
+    if sa.col == 1 && sb.row == 1 && dots::pays(sizes) {
+        return dots::product(sizes, a, sa.row, b, sb.col, y, add);
+    }
     let parallelism = match threads() {
         1 => Parallelism::None,
         threads => Parallelism::Rayon(threads),

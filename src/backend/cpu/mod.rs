@@ -5,6 +5,7 @@
 
 mod conv;
 mod custom;
+mod dots;
 mod elementwise;
 mod fast;
 mod layout;

@@ -1,8 +1,8 @@
-//! Strided convolution as a matrix product: every window of some images becomes a column of `[C kH kW, pixels]`, and all three passes are products with it
+//! Convolution as a matrix product: every window of some images becomes a column of `[C kH kW, pixels]`, and all three passes are products with it
 //! (Chellapilla, Puri and Simard 2006, "High Performance Convolutional Neural Networks for Document Processing").
 //!
 //! A stride makes the columns few: they hold `kH kW / stride^2` times the image. With stride 1 the lines of [`super::line`] or the tiles of
-//! [`super::winograd`] are faster.
+//! [`super::winograd`] are faster, unless the image is small beside the weights.
 
 use super::{End, Sizes};
 use crate::backend::cpu::fast::{for_each, with_scratch};
