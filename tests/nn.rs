@@ -2,8 +2,8 @@
 
 use mappa::io::safetensors;
 use mappa::nn::{
-    Activation, AvgPool2d, BatchNorm2d, Context, Conv2d, Dropout, Flatten, GlobalAvgPool2d, Init, Linear, MaxPool2d, Module, NamedArray,
-    Parameter, Residual, Sequential, initialize, load_state_dict, named_buffers, named_parameters, state_dict,
+    Activation, AvgPool2d, BatchNorm2d, Context, Conv2d, Dropout, Flatten, Folded, GlobalAvgPool2d, Init, Linear, MaxPool2d, Module,
+    NamedArray, Parameter, Residual, Sequential, initialize, load_state_dict, named_buffers, named_parameters, state_dict,
 };
 use mappa::op::Conv2dOptions;
 use mappa::optim::{Optimizer, OptimizerConfig, ParamGroup};
@@ -257,6 +257,51 @@ fn layers_in_one_pass_compute_what_they_compute_one_by_one() {
     };
     // 9 convolutions and norms, 7 ReLUs and 3 sums, then pool and product; the ReLUs and sums are part of norms.
     assert_eq!((count(true), count(false)), (30, 20));
+}
+
+#[test]
+fn norms_are_folded_into_convolutions_where_that_is_asked_for_and_nothing_else_changes() {
+    // Statistics that make a difference; results within a hundred roundings of the largest, a few for each layer.
+    let check = |device: &Device, name: &str| {
+        let network = models::build(name, [3, 32, 32], 5, device, 7).unwrap();
+        network.forward(&mut Context::train(1, 1), &random(device, &[4, 3, 32, 32], 3)).unwrap();
+        let x = random(device, &[2, 3, 32, 32], 4);
+        let (_guard, folded) = (autodiff::no_grad(), Folded::default());
+        let plain = values(&network.forward(&mut Context::eval(), &x).unwrap());
+        let largest = plain.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        for _ in 0..2 {
+            let got = values(&network.forward(&mut Context::eval().folding(&folded), &x).unwrap());
+            assert!(
+                plain.iter().zip(&got).all(|(a, b)| (a - b).abs() <= 100.0 * f32::EPSILON / 2.0 * largest),
+                "{name}: {plain:?} and {got:?}"
+            );
+            assert!(name == "lenet5" || plain != got, "{name}: nothing was folded");
+        }
+    };
+    for name in ["resnet8", "resnet18", "mobilenet_v2", "vgg11_bn", "efficientnet_lite0", "lenet5"] {
+        check(&cpu(), name);
+    }
+    #[cfg(feature = "gpu")]
+    if let Ok(gpu) = pollster::block_on(Device::gpu(None)) {
+        check(&gpu, "resnet8");
+    } else {
+        assert_ne!(std::env::var("MAPPA_REQUIRE_GPU").as_deref(), Ok("1"), "no GPU adapter was found");
+    }
+
+    // 9 norms: the 3 with the sum stay in a pass of their own, as do those of the two shortcuts' pooling, which are none.
+    let count = |ctx: fn(&Folded) -> Context, recording: bool| {
+        let (device, counts) = Device::null();
+        let network = models::build("resnet8", [3, 32, 32], 5, &device, 7).unwrap();
+        let norms = || counts.lock().unwrap().ops.iter().filter(|(name, ..)| name.starts_with("batch_norm")).count();
+        let folded = Folded::default();
+        let _guard = (!recording).then(autodiff::no_grad);
+        network.forward(&mut ctx(&folded), &Tensor::zeros(&device, &[1, 3, 32, 32]).unwrap()).unwrap();
+        norms()
+    };
+    assert_eq!(count(|folded| Context::eval().folding(folded), false), 3);
+    assert_eq!(count(|folded| Context::eval().folding(folded), true), 9);
+    assert_eq!(count(|folded| Context::train(1, 1).folding(folded), false), 9);
+    assert_eq!(count(|folded| Context::eval().folding(folded).observe(Box::new(|_, _, _| None)), false), 9);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::conv;
 use crate::device::Device;
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm2d, Context, Conv2d, Dropout, Flatten, GlobalAvgPool2d, Linear, Module, Owned, Sequential};
+use crate::nn::{Activation, BatchNorm2d, Context, Conv2d, Dropout, Flatten, GlobalAvgPool2d, Linear, Module, Owned, Sequential, Then};
 use crate::op::Conv2dOptions;
 use crate::tensor::Tensor;
 
@@ -65,16 +65,26 @@ impl SameConv2d {
     }
 }
 
-impl Module for SameConv2d {
-    fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
+impl SameConv2d {
+    fn padded(&self, x: &Tensor) -> Result<Tensor> {
         let stride = self.conv.options().stride[0] as i64;
         if stride == 1 {
-            return self.conv.forward(ctx, x);
+            return Ok(x.clone());
         }
         let [_, _, h, w] = x.shape().nchw("conv2d")?.map(|size| size as i64);
         let missing = |size: i64| ((size + stride - 1) / stride - 1) * stride + self.kernel - size;
         let (h, w) = (missing(h).max(0), missing(w).max(0));
-        self.conv.forward(ctx, &x.pad(&[w / 2, w - w / 2, h / 2, h - h / 2], 0.0)?)
+        x.pad(&[w / 2, w - w / 2, h / 2, h - h / 2], 0.0)
+    }
+}
+
+impl Module for SameConv2d {
+    fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
+        self.conv.forward(ctx, &self.padded(x)?)
+    }
+
+    fn forward_then(&self, ctx: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
+        self.conv.forward_then(ctx, &self.padded(x)?, then)
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

@@ -41,20 +41,26 @@ impl Sequential {
         self.run(ctx, range, x, None)
     }
 
-    /// A layer and the activation behind it are one call, the last layer and `then` too.
+    /// A layer and the activation behind it are one call, the last layer and `then` too; where [`Context::folding`] says so, with the norm between them.
     fn run(&self, ctx: &mut Context, range: std::ops::Range<usize>, x: &Tensor, then: Option<Then>) -> Result<Tensor> {
         let mut children = self.children[range].iter().peekable();
         let mut y = x.clone();
         while let Some((name, module)) = children.next() {
+            let norm = children.peek().filter(|_| ctx.folds()).and_then(|(_, next)| next.as_norm());
+            if norm.is_some() {
+                children.next();
+            }
             let activation = children.peek().filter(|_| !ctx.is_observed()).and_then(|(_, next)| next.as_then());
             if activation.is_some() {
                 children.next();
             }
             let last = if children.peek().is_none() { then } else { None };
-            y = match (activation, last) {
-                (Some(activation), Some(then)) => then.apply(&ctx.call_then(name, &**module, &y, Some(activation))?)?,
-                (activation, last) => ctx.call_then(name, &**module, &y, activation.or(last))?,
-            };
+            let first = activation.or(last);
+            let first = norm.map_or(first, |norm| Some(Then::Norm(norm, first.as_ref())));
+            y = ctx.call_then(name, &**module, &y, first)?;
+            if let (Some(_), Some(then)) = (activation, last) {
+                y = then.apply(&y)?;
+            }
         }
         match then {
             Some(then) if self.children.is_empty() => then.apply(&y),

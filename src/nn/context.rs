@@ -5,9 +5,15 @@ use crate::error::{Error, Result};
 use crate::rng::Stream;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Called after each layer with its path, the layer and its output, whose place what it returns takes: see [`Context::observe`].
 pub type Observer = Box<dyn FnMut(&str, &dyn Module, &Tensor) -> Option<Tensor> + Send>;
+
+/// Weights of convolutions that have the batch norm behind them in them, by the paths of the layers of one network: made when a layer first runs under
+/// [`Context::folding`], and used by all contexts that share them.
+#[derive(Clone, Default)]
+pub struct Folded(Arc<Mutex<HashMap<String, (Tensor, Tensor)>>>);
 
 /// Training or evaluation, the source of random numbers, and where in the network the pass is. One a step.
 pub struct Context {
@@ -21,6 +27,7 @@ pub struct Context {
     /// The error on its way out already names its layer.
     located: bool,
     observer: Option<Observer>,
+    folded: Option<Folded>,
 }
 
 impl std::fmt::Debug for Context {
@@ -31,7 +38,17 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     fn new(training: bool, seed: u64, step: u64) -> Self {
-        Context { training, seed, step, micro_step: 0, path: String::new(), uses: HashMap::new(), located: false, observer: None }
+        Context {
+            training,
+            seed,
+            step,
+            micro_step: 0,
+            path: String::new(),
+            uses: HashMap::new(),
+            located: false,
+            observer: None,
+            folded: None,
+        }
     }
 
     /// A training pass: batch statistics, dropout. All its random numbers follow from `seed` and `step`.
@@ -54,6 +71,29 @@ impl Context {
     pub fn observe(mut self, observer: Observer) -> Self {
         self.observer = Some(observer);
         self
+    }
+
+    /// Multiplies batch norms into the convolutions before them, once for all contexts with the same `folded`: for evaluation alone, of a network that stays as
+    /// it is meanwhile. Results differ from those of the layers one by one in their last bits. Nothing is folded in training, where gradients
+    /// are recorded, or where somebody observes the layers.
+    pub fn folding(mut self, folded: &Folded) -> Self {
+        self.folded = Some(folded.clone());
+        self
+    }
+
+    /// Whether the pass folds.
+    pub(super) fn folds(&self) -> bool {
+        self.folded.is_some() && !self.training && self.observer.is_none() && !crate::autodiff::is_recording()
+    }
+
+    /// The folded weight and bias of the running layer.
+    pub(super) fn folded(&self, fold: impl FnOnce() -> Result<(Tensor, Tensor)>) -> Result<(Tensor, Tensor)> {
+        let Some(Folded(layers)) = &self.folded else { return fold() };
+        let mut layers = layers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !layers.contains_key(&self.path) {
+            layers.insert(self.path.clone(), fold()?);
+        }
+        Ok(layers[&self.path].clone())
     }
 
     /// Whether this is a training pass.

@@ -2,6 +2,7 @@
 
 use super::{Context, Init, Module, Owned, Parameter, Then, by, init, join};
 use crate::device::Device;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Conv2dOptions, ConvTranspose2dOptions};
 use crate::tensor::Tensor;
@@ -85,8 +86,17 @@ impl Module for Conv2d {
         self.convolve(x, false)
     }
 
-    fn forward_then(&self, _: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
-        then.after(|relu| self.convolve(x, relu))
+    fn forward_then(&self, ctx: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
+        let (norm, after) = match then {
+            // What a norm computes in its pass and a convolution does not takes no pass less with the norm in the weights.
+            Then::Norm(norm, after) if x.dtype() == DType::F32 && matches!(after, None | Some(Then::Relu { ceiling: f64::INFINITY })) => {
+                (norm, after.is_some())
+            }
+            then => return then.after(|relu| self.convolve(x, relu)),
+        };
+        let bias = self.bias.as_ref().map(Parameter::data);
+        let (weight, bias) = ctx.folded(|| norm.fold(&self.weight.data(), bias.as_ref()))?;
+        x.conv2d_with(&weight, Some(&bias), self.options, after)
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

@@ -23,7 +23,7 @@ mod then;
 
 pub use crate::op::Unary as Activation;
 pub use container::{Flatten, Residual, Sequential};
-pub use context::{Context, Observer};
+pub use context::{Context, Folded, Observer};
 pub use conv::{Conv2d, ConvTranspose2d};
 pub use dropout::Dropout;
 pub use embedding::Embedding;
@@ -67,6 +67,11 @@ pub trait Module: MaybeSendSync {
 
     /// The layer as what the one before it may compute in its own pass.
     fn as_then(&self) -> Option<Then<'static>> {
+        None
+    }
+
+    /// The layer as what a convolution before it can have in its weights.
+    fn as_norm(&self) -> Option<&BatchNorm2d> {
         None
     }
 

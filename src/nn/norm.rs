@@ -1,9 +1,8 @@
 //! Batch normalisation layer.
 
-use super::{Context, Init, Module, Owned, Parameter, Then, join};
+use super::{Activation, Context, Init, Module, Owned, Parameter, Then, join};
 use crate::device::Device;
 use crate::error::Result;
-use crate::op::After;
 use crate::tensor::Tensor;
 
 /// Normalises each channel of `[N, C, H, W]`, PyTorch's `BatchNorm2d` (Ioffe and Szegedy 2015, arXiv:1502.03167).
@@ -49,25 +48,55 @@ impl BatchNorm2d {
 }
 
 impl BatchNorm2d {
-    fn normalize(&self, ctx: &Context, x: &Tensor, after: (After, Option<&Tensor>)) -> Result<Tensor> {
+    fn normalize(&self, training: bool, x: &Tensor, then: Option<Then>) -> Result<Tensor> {
         x.shape().nchw("batch_norm2d")?;
         let (weight, bias) = (self.weight.tensor(), self.bias.tensor());
         let (mean, var) = (&self.running_mean, &self.running_var);
-        if ctx.is_training() && self.weight.is_trainable() {
-            x.batch_norm_then(&weight, &bias, Some((mean, var)), self.momentum, self.eps, after)
+        let (after, residual, rest) = Then::split(then, x)?;
+        let y = if training && self.weight.is_trainable() {
+            x.batch_norm_then(&weight, &bias, Some((mean, var)), self.momentum, self.eps, (after, residual))
         } else {
-            x.batch_norm_eval_then(&weight, &bias, [mean, var], self.eps, after)
+            x.batch_norm_eval_then(&weight, &bias, [mean, var], self.eps, (after, residual))
+        }?;
+        match rest {
+            Some(then) => then.apply(&y),
+            None => Ok(y),
         }
+    }
+
+    /// With the running statistics, and what follows.
+    pub(super) fn evaluate(&self, x: &Tensor, then: Option<Then>) -> Result<Tensor> {
+        self.normalize(false, x, then)
+    }
+
+    /// Weight `[K, ..]` and bias `[K]` of a layer that computes what this norm makes of the one with `weight` and `bias`: with
+    /// `s = g / sqrt(v + eps)`, `w s` and `(b - m) s + beta`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when there are other channels; errors of the device.
+    pub(super) fn fold(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let scale = self.weight.data().div(&self.running_var.affine(1.0, self.eps)?.unary(Activation::Sqrt)?)?;
+        let mut channels = vec![1; weight.shape().rank()];
+        channels[0] = scale.shape()[0];
+        let shift = match bias {
+            Some(bias) => bias.sub(&self.running_mean)?,
+            None => self.running_mean.affine(-1.0, 0.0)?,
+        };
+        Ok((weight.mul(&scale.reshape(&channels)?)?, shift.mul(&scale)?.add(&self.bias.data())?))
     }
 }
 
 impl Module for BatchNorm2d {
     fn forward(&self, ctx: &mut Context, x: &Tensor) -> Result<Tensor> {
-        self.normalize(ctx, x, (After::Nothing, None))
+        self.normalize(ctx.is_training(), x, None)
     }
 
     fn forward_then(&self, ctx: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
-        self.normalize(ctx, x, then.checked(x)?)
+        self.normalize(ctx.is_training(), x, Some(then))
+    }
+
+    fn as_norm(&self) -> Option<&BatchNorm2d> {
+        Some(self)
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

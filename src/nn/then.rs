@@ -1,5 +1,6 @@
 //! What follows a layer.
 
+use super::BatchNorm2d;
 use crate::error::{Error, Result};
 use crate::op::{After, Unary};
 use crate::tensor::Tensor;
@@ -14,6 +15,8 @@ pub enum Then<'a> {
     },
     /// `max(y + residual, 0)`, the end of a residual block.
     AddRelu(&'a Tensor),
+    /// Batch norm in evaluation, and what follows that.
+    Norm(&'a BatchNorm2d, Option<&'a Then<'a>>),
 }
 
 impl<'a> Then<'a> {
@@ -33,28 +36,33 @@ impl<'a> Then<'a> {
     /// # Errors
     /// [`Error::Shape`] when `y` and the residual differ.
     pub fn apply(self, y: &Tensor) -> Result<Tensor> {
-        let (_, residual) = self.checked(y)?;
-        match (self, residual) {
-            (Then::Relu { ceiling }, _) if ceiling < f64::INFINITY => y.unary(Unary::Clamp { min: 0.0, max: ceiling }),
-            (_, Some(residual)) => y.add(residual)?.unary(Unary::Relu),
-            _ => y.unary(Unary::Relu),
+        match self {
+            Then::Relu { ceiling: f64::INFINITY } => y.unary(Unary::Relu),
+            Then::Relu { ceiling } => y.unary(Unary::Clamp { min: 0.0, max: ceiling }),
+            Then::AddRelu(residual) => y.add(like(y, residual)?)?.unary(Unary::Relu),
+            Then::Norm(norm, then) => norm.evaluate(y, then.copied()),
         }
     }
 
-    /// As an attribute and an operand of a layer whose result is of the shape of `y`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when `y` and the residual differ.
-    pub fn checked(self, y: &Tensor) -> Result<(After, Option<&'a Tensor>)> {
-        match self {
-            Then::Relu { ceiling } => Ok((After::Relu { ceiling }, None)),
-            // Checked here: a sum would broadcast where one of them has a single channel or pixel.
-            Then::AddRelu(residual) if residual.shape() != y.shape() => Err(Error::Shape(format!(
-                "residual: the body gives {} but the shortcut {}; give both the same channels and stride",
-                y.shape(),
-                residual.shape()
-            ))),
-            Then::AddRelu(residual) => Ok((After::AddRelu, Some(residual))),
-        }
+    /// What batch norm computes in its pass behind a result `y`, with its operand, and what is left to do then.
+    pub(super) fn split(then: Option<Then<'a>>, y: &Tensor) -> Result<(After, Option<&'a Tensor>, Option<Then<'a>>)> {
+        Ok(match then {
+            None => (After::Nothing, None, None),
+            Some(Then::Relu { ceiling }) => (After::Relu { ceiling }, None, None),
+            Some(Then::AddRelu(residual)) => (After::AddRelu, Some(like(y, residual)?), None),
+            Some(then) => (After::Nothing, None, Some(then)),
+        })
     }
+}
+
+/// A residual for `y`. Checked, since a sum would broadcast where one of them has a single channel or pixel.
+fn like<'a>(y: &Tensor, residual: &'a Tensor) -> Result<&'a Tensor> {
+    if residual.shape() == y.shape() {
+        return Ok(residual);
+    }
+    Err(Error::Shape(format!(
+        "residual: the body gives {} but the shortcut {}; give both the same channels and stride",
+        y.shape(),
+        residual.shape()
+    )))
 }

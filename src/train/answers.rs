@@ -5,7 +5,7 @@ use crate::data::{Batch, Dataset, Loader, LoaderOptions, Part};
 use crate::device::Device;
 use crate::error::Result;
 use crate::metrics::{Measured, Numbers, Predictions};
-use crate::nn::{Context, Module};
+use crate::nn::{Context, Folded, Module};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -40,11 +40,11 @@ fn each_batch(
     [batch_size, workers]: [usize; 2],
     mut show: impl FnMut(&[f32], &Batch),
 ) -> Result<()> {
-    let _guard = no_grad();
+    let (_guard, folded) = (no_grad(), Folded::default());
     for batch in Loader::new(data, part, LoaderOptions { batch_size, workers, ..Default::default() })? {
         let batch = batch?;
         let x = Tensor::from_slice(device, &[batch.len(), data.channels, data.height, data.width], &batch.images)?;
-        show(&module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?, &batch);
+        show(&module.forward(&mut Context::eval().folding(&folded), &x)?.to_vec_blocking::<f32>()?, &batch);
     }
     Ok(())
 }

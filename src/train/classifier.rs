@@ -9,7 +9,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::metrics::Predictions;
 use crate::models;
-use crate::nn::{Context, Module, Sequential};
+use crate::nn::{Context, Folded, Module, Sequential};
 use crate::tensor::Tensor;
 
 /// Rows that are computed at a time.
@@ -77,6 +77,7 @@ pub enum Answer<'a> {
 /// ```
 pub struct Classifier {
     module: Sequential,
+    folded: Folded,
     about: Sidecar,
     tables: Vec<[f32; 256]>,
     /// From the range of the data that it was trained on to 0 to 255.
@@ -106,6 +107,7 @@ impl Classifier {
             #[cfg(feature = "image")]
             white: if trained.config.is_some() { own.white() } else { 1.0 },
             module: trained.load(device)?,
+            folded: Folded::default(),
             about: trained.about,
             tables,
             device: device.clone(),
@@ -140,7 +142,7 @@ impl Classifier {
         let mut answers = Vec::new();
         for (values, names) in samples.values.chunks(ROWS * len).zip(samples.names.chunks(ROWS)) {
             let x = Tensor::from_slice(&self.device, &[names.len(), c, h, w], values)?;
-            let outputs = self.module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?;
+            let outputs = self.module.forward(&mut Context::eval().folding(&self.folded), &x)?.to_vec_blocking::<f32>()?;
             if table.regression {
                 answers.extend(outputs.iter().map(|&v| Answer::Number(table.number(v as f64))));
             } else {
@@ -218,6 +220,6 @@ impl Classifier {
         let _guard = no_grad();
         let input: Vec<f32> = pixels.iter().enumerate().map(|(i, &pixel)| self.tables[i / (h * w) % c][pixel as usize]).collect();
         let x = Tensor::from_slice(&self.device, &[n, c, h, w], &input)?;
-        Ok(self.ranked(&self.module.forward(&mut Context::eval(), &x)?.to_vec_blocking::<f32>()?))
+        Ok(self.ranked(&self.module.forward(&mut Context::eval().folding(&self.folded), &x)?.to_vec_blocking::<f32>()?))
     }
 }

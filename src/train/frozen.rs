@@ -10,7 +10,7 @@ use crate::data::{Dataset, Loader, LoaderOptions, Part};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models;
-use crate::nn::{Context, Module, Sequential, named_parameters};
+use crate::nn::{Context, Folded, Module, Sequential, named_parameters};
 use crate::tensor::Tensor;
 
 /// The most values of features that are kept in memory, 4 bytes each.
@@ -102,13 +102,13 @@ pub(super) fn features(
         _ => [len, 1, 1],
     };
     let features = data.with_features(sizes, |part| {
-        let mut values = Vec::with_capacity(part.len() * len);
+        let (mut values, folded) = (Vec::with_capacity(part.len() * len), Folded::default());
         for batch in
             Loader::new(data, part, LoaderOptions { batch_size: config.batch_size, workers: options.workers, ..Default::default() })?
         {
             let batch = batch?;
             let x = Tensor::from_slice(options.device, &[batch.len(), c, h, w], &batch.images)?;
-            values.extend(module.forward_range(&mut Context::eval(), 0..start, &x)?.to_vec_blocking::<f32>()?);
+            values.extend(module.forward_range(&mut Context::eval().folding(&folded), 0..start, &x)?.to_vec_blocking::<f32>()?);
             if options.interrupt.load(std::sync::atomic::Ordering::Relaxed) {
                 return Err(Error::Interrupted("interrupted before the first step, while features of frozen layers were computed".into()));
             }

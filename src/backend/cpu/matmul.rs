@@ -1,7 +1,9 @@
 //! Matrix products: the definition, and `gemm` or [`dots`] for speed.
 
+mod dots;
+
 use super::fast::{relu, relu_all};
-use super::{Args, dots, outputs, threads};
+use super::{Args, outputs, threads};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::Matmul;

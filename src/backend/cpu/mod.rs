@@ -5,7 +5,6 @@
 
 mod conv;
 mod custom;
-mod dots;
 mod elementwise;
 mod fast;
 mod layout;

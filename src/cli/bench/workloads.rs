@@ -1,7 +1,7 @@
 //! What is timed: training steps, networks and operations, under the names and in the shapes that other libraries are timed by, and each family of kernels.
 
 use mappa::nn::recurrent::{Cell, Given, RecurrentNet, RecurrentOptions};
-use mappa::nn::{Activation, Context, Conv2d, Flatten, Linear, MaxPool2d, Module, Sequential, initialize, join, named_parameters};
+use mappa::nn::{Activation, Context, Conv2d, Flatten, Folded, Linear, MaxPool2d, Module, Sequential, initialize, join, named_parameters};
 use mappa::op::{Conv2dOptions, Pool2dOptions};
 use mappa::optim::{Optimizer, OptimizerConfig, ParamGroup};
 use mappa::rng::Stream;
@@ -58,7 +58,8 @@ pub fn names() -> Vec<String> {
             names.extend([format!("conv_{name}_{pass}_b4"), format!("conv_{name}_{pass}")]);
         }
     }
-    let rest = "train_lenet5 train_cnn train_resnet18_cifar_b4 train_resnet18_cifar infer_resnet18_224_b1 infer_resnet18_224_b8 train_lstm \
+    let rest = "train_lenet5 train_cnn train_resnet18_cifar_b4 train_resnet18_cifar infer_resnet18_224_b1 infer_resnet18_224_b8 \
+                infer_resnet18_224_b1_folded infer_resnet18_224_b8_folded train_lstm \
                 overhead overhead_sync elementwise_16M startup family_pool family_norm family_reduce \
                 family_scan family_softmax family_layout family_random family_optimizer";
     names.extend(rest.split_whitespace().map(str::to_owned));
@@ -176,12 +177,18 @@ pub fn workload(name: &str, device: &Device) -> Result<(Call, Unit)> {
             let batch = if name.ends_with("_b4") { 4 } else { 32 };
             (training("train_resnet18_cifar", device, &[batch, 3, 32, 32], sgd, 0.01, false)?, Unit::Step(batch))
         }
-        "infer_resnet18_224_b1" | "infer_resnet18_224_b8" => {
-            let batch = if name.ends_with("_b8") { 8 } else { 1 };
+        name if name.starts_with("infer_resnet18_224_b") => {
+            let batch = if name.contains("_b8") { 8 } else { 1 };
+            let folded = name.ends_with("_folded").then(Folded::default);
             let (module, x) = (network("infer_resnet18_224", device)?, uniform(device, &[batch, 3, 224, 224])?);
             let call = move || {
                 let _guard = autodiff::no_grad();
-                Ok(vec![module.forward(&mut Context::eval(), &x)?])
+                let ctx = Context::eval();
+                let mut ctx = match &folded {
+                    Some(folded) => ctx.folding(folded),
+                    None => ctx,
+                };
+                Ok(vec![module.forward(&mut ctx, &x)?])
             };
             (Box::new(call), Unit::Step(batch))
         }

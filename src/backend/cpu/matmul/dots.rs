@@ -1,8 +1,8 @@
 //! Products whose terms lie side by side in both operands, `y[i][j] (+)= sum over k of a[i][k] b[j][k]`: `x W^T` of a linear layer, sums over pixels of a
 //! weight's gradient. `gemm` first copies both into the order that its kernels read; here they are read as they lie.
 
-use super::fast::{for_each, load};
-use super::threads;
+use crate::backend::cpu::fast::{for_each, load};
+use crate::backend::cpu::threads;
 use pulp::{Arch, Simd, WithSimd};
 
 /// Terms at a time: six rows of b fit a first-level cache, [`ROWS`] of a a second-level one.
