@@ -726,8 +726,8 @@ fn a_resumed_run_keeps_its_kernels() {
     let (own, own_config) = weights("own", &[]);
     let (forced, forced_config) = weights("forced", &["--kernels", "filtering=1"]);
     assert!(own != forced, "the forced kernels were not used");
-    assert!(own_config.contains("kernels = \"cpu filtering=48,24 pixels=128 columns=8,12\""), "{own_config}");
-    assert!(forced_config.contains("kernels = \"cpu filtering=1,1 pixels=128 columns=8,12\""), "{forced_config}");
+    assert!(own_config.contains("kernels = \"cpu filtering=48,24 pixels=128 columns=8,16\""), "{own_config}");
+    assert!(forced_config.contains("kernels = \"cpu filtering=1,1 pixels=128 columns=8,16\""), "{forced_config}");
     killed_and_resumed(&["--model", "cnn", "--kernels", "filtering=1"], &[6, 18]);
     refused(&["train", "--device", "cpu", "--kernels", "filtering=many"], 2, &["'filtering=many'", "columns=N,N"]);
     refused(&["bench", "matmul_256", "--device", "cpu", "--kernels", "product=tile"], 2, &["'product=tile' is no choice of the cpu"]);

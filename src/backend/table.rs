@@ -21,7 +21,7 @@ pub enum Class {
     Gpu,
 }
 
-/// The choices. Written as `gpu product=tile filtering=32,32` or `cpu filtering=48,24 pixels=128 columns=8,12`: pairs are for the passes that make planes (forward, the
+/// The choices. Written as `gpu product=tile filtering=32,32` or `cpu filtering=48,24 pixels=128 columns=8,16`: pairs are for the passes that make planes (forward, the
 /// input's gradient) and for the weight's gradient. A run keeps the table that it was made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelTable {
@@ -40,7 +40,7 @@ pub struct KernelTable {
 impl KernelTable {
     /// What was measured to be the best on CPUs, see docs/performance.md.
     pub const CPU: KernelTable =
-        KernelTable { class: Class::Cpu, product: Product::Tile, filtering: [48, 24], pixels: 128, columns: [8, 12] };
+        KernelTable { class: Class::Cpu, product: Product::Tile, filtering: [48, 24], pixels: 128, columns: [8, 16] };
 
     /// The same for GPUs; `lanes` says that each subgroup has eight lanes.
     pub const fn gpu(lanes: bool) -> KernelTable {
