@@ -68,8 +68,8 @@ pub(super) fn run<T: Real>(op: &Elementwise, args: &mut Args, fast: bool) -> Res
             }
         }
         Elementwise::Fill { value, spec } => match spec.dtype {
-            DType::U32 | DType::I32 => outputs::<u32, 1>(&mut args.outs)[0].fill(value as u32),
-            _ => outputs::<T, 1>(&mut args.outs)[0].fill(T::from_f64(value)),
+            DType::U32 | DType::I32 => fast::fill(outputs::<u32, 1>(&mut args.outs)[0], value as u32),
+            _ => fast::fill(outputs::<T, 1>(&mut args.outs)[0], T::from_f64(value)),
         },
     }
     Ok(())

@@ -73,6 +73,11 @@ fn chunk(len: usize, grain: usize) -> usize {
     len.div_ceil(64).max(grain)
 }
 
+/// `y = value`
+pub fn fill<T: Copy + Send + Sync>(y: &mut [T], value: T) {
+    for_each(y.chunks_mut(chunk(y.len(), GRAIN)).collect(), |y: &mut [T]| y.fill(value));
+}
+
 /// `y = f(x)`
 pub fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     let n = chunk(x.len(), GRAIN);

@@ -1,14 +1,35 @@
 //! Copies that move elements. All but index selection are one strided copy.
 
-use super::{Args, outputs};
+use super::fast::{self, for_each};
+use super::{Args, in_parallel, outputs};
 use crate::dtype::Real;
 use crate::error::Result;
 use crate::op::layout::StridedCopy;
 use crate::op::{Layout, Rows};
 use crate::shape::Shape;
 
-/// Performs a strided copy.
-fn copy<E: Copy>(plan: &StridedCopy, x: &[E], y: &mut [E]) {
+/// Performs a strided copy, on all threads where the parts of its first dimension lie one after the other in `y`.
+fn copy<E: Copy + Send + Sync>(plan: &StridedCopy, x: &[E], y: &mut [E]) {
+    // Several for each thread, since some are slower than others.
+    const PARTS: usize = 64;
+    let part_len = 1 + plan.sizes.iter().zip(&plan.to).skip(1).map(|(&size, stride)| (size as i64 - 1) * stride).sum::<i64>();
+    let one_after_the_other = plan.to.iter().all(|&stride| stride >= 0) && part_len <= plan.to[0];
+    if plan.sizes.contains(&0) || !one_after_the_other || !in_parallel() {
+        return copy_part(plan, x, y);
+    }
+    let each = plan.sizes[0].div_ceil(PARTS);
+    let parts = y[plan.to_offset..].chunks_mut(each * plan.to[0] as usize).take(plan.sizes[0].div_ceil(each));
+    for_each(parts.enumerate().collect(), |(i, y): (usize, &mut [E])| {
+        let first = i * each;
+        let mut sizes = plan.sizes.clone();
+        sizes[0] = each.min(sizes[0] - first);
+        let from_offset = (plan.from_offset as i64 + first as i64 * plan.from[0]) as usize;
+        copy_part(&StridedCopy { sizes, from: plan.from.clone(), from_offset, to: plan.to.clone(), to_offset: 0 }, x, y);
+    });
+}
+
+/// Performs a strided copy on this thread.
+fn copy_part<E: Copy>(plan: &StridedCopy, x: &[E], y: &mut [E]) {
     let count: usize = plan.sizes.iter().product();
     let (last, rank) = (plan.sizes.len() - 1, plan.sizes.len());
     let mut index = vec![0usize; rank];
@@ -100,9 +121,9 @@ pub(super) fn run<T: Real>(op: &Layout, args: &mut Args) -> Result<()> {
         _ => {
             if let Some(value) = StridedCopy::background(op) {
                 if output.dtype.is_float() {
-                    outputs::<T, 1>(&mut args.outs)[0].fill(T::from_f64(value));
+                    fast::fill(outputs::<T, 1>(&mut args.outs)[0], T::from_f64(value));
                 } else {
-                    outputs::<u32, 1>(&mut args.outs)[0].fill(value as i64 as u32);
+                    fast::fill(outputs::<u32, 1>(&mut args.outs)[0], value as i64 as u32);
                 }
             }
             for input in 0..shapes.len() {
@@ -128,5 +149,46 @@ fn each_outside(dim: usize, index: &Shape, x: &Shape, mut f: impl FnMut(usize, u
             rest /= index[d];
         }
         f(i, at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+    use crate::op::Op;
+    use crate::shape::Spec;
+
+    #[test]
+    fn copies_on_several_threads_are_those_on_one() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let shape = |dims: &[usize]| Shape::new(dims).unwrap();
+        let ops = [
+            (vec![shape(&[150, 4, 5])], Layout::Permute { dims: vec![1, 2, 0] }),
+            (vec![shape(&[150, 4, 5])], Layout::Permute { dims: vec![0, 2, 1] }),
+            (vec![shape(&[150, 4, 5])], Layout::Slice { starts: vec![149, 0, 1], steps: vec![-2, 1, 2], sizes: vec![70, 3, 2] }),
+            (
+                vec![shape(&[70, 3, 2])],
+                Layout::SliceBackward { starts: vec![149, 0, 1], steps: vec![-2, 1, 2], shape: shape(&[150, 4, 5]) },
+            ),
+            (vec![shape(&[70, 3, 2])], Layout::SliceBackward { starts: vec![3, 0, 1], steps: vec![2, 1, 2], shape: shape(&[150, 4, 5]) }),
+            (vec![shape(&[70, 3, 2])], Layout::Pad { before: vec![1, 0, 2], after: vec![0, 3, 1], value: 7.0 }),
+            (vec![shape(&[9, 2, 5]), shape(&[9, 70, 5])], Layout::Concat { dim: 1 }),
+            (vec![shape(&[70, 1, 2])], Layout::Expand { shape: shape(&[70, 3, 2]) }),
+            (vec![shape(&[1000])], Layout::Permute { dims: vec![0] }),
+            (vec![shape(&[0, 3])], Layout::Permute { dims: vec![1, 0] }),
+        ];
+        for (inputs, op) in ops {
+            let specs: Vec<Spec> = inputs.iter().map(|&shape| Spec::new(shape, DType::F32)).collect();
+            let output = Op::from(op.clone()).infer(&specs).unwrap()[0].shape;
+            for input in 0..inputs.len() {
+                let plan = StridedCopy::new(&op, &inputs, &output, input).unwrap();
+                let x: Vec<u32> = (1..=inputs[input].len() as u32).collect();
+                let (mut alone, mut together) = (vec![0; output.len()], vec![0; output.len()]);
+                copy_part(&plan, &x, &mut alone);
+                pool.install(|| copy(&plan, &x, &mut together));
+                assert_eq!(alone, together, "{op:?}");
+            }
+        }
     }
 }

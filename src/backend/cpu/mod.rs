@@ -308,11 +308,9 @@ impl Backend for Cpu {
         };
         let products = matches!(op, Op::Matmul(_) | Op::Conv(_)) || matches!(op, Op::Recurrent(op) if op.is_layer());
         let worth = PARALLEL_FLOPS[!products as usize];
-        if self.fast && self.threads.current_num_threads() > 1 && op.flops(&specs, &out_specs) > worth {
-            self.threads.install(call)
-        } else {
-            call()
-        }
+        // What only moves numbers takes as long as an operation on each.
+        let work = op.flops(&specs, &out_specs).max(op.bytes(&specs, &out_specs) / 8);
+        if self.fast && self.threads.current_num_threads() > 1 && work > worth { self.threads.install(call) } else { call() }
     }
 
     fn supports(&self, _: &Op, _: &[Spec]) -> bool {
