@@ -81,6 +81,13 @@ fn main() {
             let inputs = [uniform(device, &[n, n]), uniform(device, &[n, n])];
             bench(&mut c, &format!("sgemm {n}"), kind, device, Matmul::default(), &inputs);
         }
+        // x W^T of linear layers.
+        for (m, n, k) in
+            [(8, 1000, 512), (64, 1000, 512), (64, 128, 12_544), (8, 512, 512), (128, 512, 512), (256, 1000, 512), (64, 64, 64)]
+        {
+            let inputs = [uniform(device, &[m, k]), uniform(device, &[n, k])];
+            bench(&mut c, &format!("linear {m} x {n}, {k}"), kind, device, Matmul { transpose_b: true, ..Default::default() }, &inputs);
+        }
         // 3x3, 32 to 32 channels, on images of 28 x 28: a middle layer of a small classifier.
         let options = Conv2dOptions { padding: [1, 1], ..Default::default() };
         let (x, w, y) = (uniform(device, &[4, 32, 28, 28]), uniform(device, &[32, 32, 3, 3]), uniform(device, &[4, 32, 28, 28]));

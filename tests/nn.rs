@@ -288,7 +288,16 @@ fn norms_are_folded_into_convolutions_where_that_is_asked_for_and_nothing_else_c
         assert_ne!(std::env::var("MAPPA_REQUIRE_GPU").as_deref(), Ok("1"), "no GPU adapter was found");
     }
 
-    // 9 norms: the 3 with the sum stay in a pass of their own, as do those of the two shortcuts' pooling, which are none.
+    for (to, channels) in [(1, 3), (3, 1), (3, 2)] {
+        let device = cpu();
+        let conv = Conv2d::new(&device, 2, to, [3, 3], Conv2dOptions::default(), false).unwrap();
+        let network = Sequential::new().then(conv).then(BatchNorm2d::new(&device, channels).unwrap());
+        let (_guard, x) = (autodiff::no_grad(), random(&device, &[1, 2, 5, 5], 0));
+        let error = network.forward(&mut Context::eval().folding(&Folded::default()), &x).unwrap_err().to_string();
+        assert!(error.contains(&format!("{channels} channels cannot follow {to}")), "{error}");
+    }
+
+    // 9 norms: the 3 at the ends of the residual blocks keep a pass of their own, with the sum.
     let count = |ctx: fn(&Folded) -> Context, recording: bool| {
         let (device, counts) = Device::null();
         let network = models::build("resnet8", [3, 32, 32], 5, &device, 7).unwrap();

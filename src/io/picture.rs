@@ -64,7 +64,7 @@ pub fn decode_sized(path: &Path, bytes: impl BufRead + Seek, channels: usize, he
     Ok((planes.collect(), size))
 }
 
-/// Pixels `[H, W, 3]` of another size. Of this type alone, grey ones too: the compiler needs ten seconds for each type that the library may meet.
+/// Pixels `[H, W, 3]` of another size. Of this type alone, grey ones too: the compiler needs several seconds for each type that the library may meet.
 fn resize(
     pixels: &[u8],
     [width, height]: [u32; 2],

@@ -2,7 +2,7 @@
 
 use super::{Activation, Context, Init, Module, Owned, Parameter, Then, join};
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// Normalises each channel of `[N, C, H, W]`, PyTorch's `BatchNorm2d` (Ioffe and Szegedy 2015, arXiv:1502.03167).
@@ -73,8 +73,12 @@ impl BatchNorm2d {
     /// `s = g / sqrt(v + eps)`, `w s` and `(b - m) s + beta`.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) when there are other channels; errors of the device.
+    /// [`Error::Shape`] when there are other channels; errors of the device.
     pub(super) fn fold(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        // A product would broadcast a single channel.
+        if weight.shape()[0] != self.weight.shape()[0] {
+            return Err(Error::Shape(format!("batch_norm2d of {} channels cannot follow {}", self.weight.shape()[0], weight.shape()[0])));
+        }
         let scale = self.weight.data().div(&self.running_var.affine(1.0, self.eps)?.unary(Activation::Sqrt)?)?;
         let mut channels = vec![1; weight.shape().rank()];
         channels[0] = scale.shape()[0];

@@ -90,7 +90,7 @@ pub fn pays([m, n, k]: [usize; 3]) -> bool {
     few > 1 && (few <= 128 && k >= 512 || few <= 8 && m.max(n) * k >= 1 << 15)
 }
 
-/// `y [m, n] (+)= a [m, k] b [n, k]^T`; the rows of a and b are `stride_a` and `stride_b` apart.
+/// `y [m, n] (+)= a [m, k] b [n, k]^T`; the rows of a and b are `stride_a` and `stride_b` apart, `k` is at least 1.
 pub fn product([m, n, k]: [usize; 3], a: &[f32], stride_a: usize, b: &[f32], stride_b: usize, y: &mut [f32], add: bool) {
     // Rows of b for a task: the more, the less often a is read. No result depends on it.
     let cols = (n / threads()).clamp(24, 96).next_multiple_of(12);
