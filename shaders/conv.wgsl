@@ -17,7 +17,7 @@
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is group * splits + split. PASS 2 with splits > 1 writes partial sums
 //            [splits, K, C/groups, kH, kW], which the reduce kernel then adds in a fixed order: no atomics, the same bits every time;
 //            of f16 operands they are f32 (R).
-// Overrides  PASS, BIAS, RELU; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl in its place
+// Overrides  PASS, BIAS, RELU; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl or shared/matrices.wgsl in its place
 // Precision  the terms of one split summed in f32, in order. Tiles: errors are relative to the largest number of a tile.
 //#include shared/f32.wgsl
 //#include shared/single.wgsl
@@ -244,6 +244,7 @@ fn put(at: u32, value: f32) {
 
 //#include shared/index.wgsl
 //#include shared/tile.wgsl
+//#include shared/stage.wgsl
 //#include shared/sum.wgsl
 
 @compute @workgroup_size(WX * WY)

@@ -3,7 +3,7 @@
 // Layout     T is f32 or f16. a: element (m, k) at batch_a + m a_row + k a_col, b likewise; c [batch, m, n] row-major. Broadcast dimensions have stride 0.
 // Bindings   0 a (read)   1 b (read)   2 bias (read; anything when BIAS is false)   3 c (read_write)   4 params (uniform)
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is the batch
-// Overrides  BIAS, RELU; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl in its place
+// Overrides  BIAS, RELU; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl or shared/matrices.wgsl in its place
 // Precision  K products summed in f32, in order.
 //#include shared/f32.wgsl
 //#include shared/single.wgsl
@@ -30,7 +30,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> a: array<T>;
-@group(0) @binding(1) var<storage, read> b: array<B>;
+@group(0) @binding(1) var<storage, read> b: array<Load>;
 @group(0) @binding(2) var<storage, read> bias: array<T>;
 @group(0) @binding(3) var<storage, read_write> c: array<T>;
 @group(0) @binding(4) var<uniform> params: Params;
@@ -65,6 +65,7 @@ fn put(col: u32, value: f32) {
 
 //#include shared/index.wgsl
 //#include shared/tile.wgsl
+//#include shared/stage.wgsl
 
 @compute @workgroup_size(WX * WY)
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

@@ -44,6 +44,15 @@ fn every_kernel_agrees_with_the_reference_in_f16() {
     }
 }
 
+#[test]
+#[cfg(feature = "gpu")]
+fn products_by_cooperative_matrices_agree_with_the_reference() {
+    let Some(kernels) = common::matrices() else { return };
+    let gpu = common::gpu(mappa::backend::gpu::GpuOptions { kernels: vec![kernels], ..Default::default() }).unwrap();
+    let products: Vec<Case> = half().into_iter().filter(|case| matches!(case.op.family(), "matmul" | "conv")).collect();
+    common::check(&gpu, &products);
+}
+
 fn products() -> Vec<Case> {
     all().into_iter().filter(|case| matches!(case.op.family(), "matmul" | "conv")).collect()
 }

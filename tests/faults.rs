@@ -23,6 +23,9 @@ const F16: &str = "shared/f16.wgsl";
 /// How products are shared out among subgroups of eight lanes, in the place of [`TILE`].
 const LANES: &str = "shared/lanes.wgsl";
 const TILE: &str = "shared/tile.wgsl";
+/// How cooperative matrices share them out, and how both stage them.
+const MATRICES: &str = "shared/matrices.wgsl";
+const STAGE: &str = "shared/stage.wgsl";
 /// How these read four columns at once.
 const FOUR: &str = "shared/four.wgsl";
 
@@ -156,6 +159,13 @@ const FAULTS: &[Fault] = &[
     fault("shared/tile.wgsl", "begin_row(row0 + m * WY + ly)", "begin_row(row0 + m * WX + ly)", "rows stored with the columns' stride"),
     fault("shared/tile.wgsl", "k0 += TK) {", "k0 += TK + 1u) {", "terms between two stages skipped"),
     fault("shared/tile.wgsl", "tile_a[(of_a.quad + r) * A_PITCH", "tile_a[of_a.quad * A_PITCH", "only the last vector of a run staged"),
+    fault(STAGE, "k0 + 4u * of_b.quad", "k0 + of_b.quad", "terms of the columns staged in the place of others"),
+    fault(STAGE, "at_row(row0 + of_a.line + l * of_a.step), k < k_end)", "at_row(row0 + of_a.line + l * of_a.step), k <= k_end)", "a term past the end kept"),
+    fault(MATRICES, "coopLoadT<Left>", "coopLoad<Left>", "rows of a matrix loaded as its columns"),
+    fault(MATRICES, "tile_sums[mine + row * SIDE + col]", "tile_sums[mine + col * SIDE + row]", "sums stored across"),
+    fault(MATRICES, "subgroup % GX * TN * SIDE", "subgroup % GX * TM * SIDE", "a subgroup's columns begun with the rows' size"),
+    fault(MATRICES, "coopMultiplyAdd(a[m], b, sums[m * TN + n])", "coopMultiplyAdd(a[m], b, sums[n])", "sums of another row of matrices"),
+    fault(MATRICES, "if of_b.needed && next < k_end", "if of_b.needed && next + TK < k_end", "the last stage multiplied with the columns before it"),
     fault("shared/tile.wgsl", "col0 + of_b.line + l * of_b.step", "col0 + of_b.line + l", "neighbouring columns staged in the place of distant ones"),
 ];
 
@@ -164,7 +174,7 @@ fn families(file: &str) -> BTreeSet<&'static str> {
     // The file whose place a variant's takes.
     let place = match file {
         F16 => "shared/f32.wgsl",
-        LANES => TILE,
+        LANES | MATRICES => TILE,
         FOUR => "shared/single.wgsl",
         file => file,
     };
@@ -173,27 +183,49 @@ fn families(file: &str) -> BTreeSet<&'static str> {
     SOURCES.iter().filter(|(name, text)| uses(name, text)).map(|(name, _)| *name).collect()
 }
 
+/// The cases that are not too large. Small ones first: most faults show there.
+fn sorted(mut cases: Vec<Case>) -> Vec<Case> {
+    cases.retain(|case| common::elements(case) <= MAX_ELEMENTS);
+    cases.sort_by_key(common::elements);
+    cases
+}
+
+/// The first case that a fault fails, and how, with these kernels.
+fn caught(&Fault { file, from, to, what }: &Fault, kernels: &str, cases: &[Case]) -> Option<String> {
+    let mut sources = Sources::default();
+    let text = sources.get(file).unwrap().replacen(from, to, 1);
+    sources.replace(file, text).unwrap();
+    let gpu = common::gpu(GpuOptions { kernels: vec![kernels.into()], sources, ..Default::default() }).unwrap();
+    let (reference, families) = (Cpu::reference().unwrap(), families(file));
+    cases.iter().filter(|case| families.contains(case.op.family())).find_map(|case| {
+        let outcome = run_case(case, &reference, &gpu)
+            .unwrap_or_else(|e| panic!("{what}: the fault breaks {file} instead of its numbers: {case}: {e}"));
+        outcome.failure.map(|failure| format!("{case}: {failure}"))
+    })
+}
+
+#[test]
+fn every_seeded_fault_of_cooperative_matrices_is_caught() {
+    let Some(kernels) = common::matrices() else { return };
+    let cases = sorted(half());
+    for fault in FAULTS.iter().filter(|fault| fault.file == MATRICES) {
+        let by = caught(fault, &kernels, &cases).unwrap_or_else(|| panic!("caught by no case: {}", fault.what));
+        println!("{MATRICES}: {}: caught by {by}", fault.what);
+    }
+}
+
 #[test]
 fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
     // Without a GPU at all there is nothing to test.
     let Some(plain) = common::gpu(GpuOptions::default()) else { return };
-    let reference = Cpu::reference().unwrap();
-    // Small ones first: most faults show there.
-    let sorted = |mut cases: Vec<Case>| {
-        cases.retain(|case| common::elements(case) <= MAX_ELEMENTS);
-        cases.sort_by_key(common::elements);
-        cases
-    };
     let (single, half) = (sorted(all()), sorted(half()));
     let (mut tried, mut missed) = (Vec::new(), Vec::new());
-    for Fault { file, from, to, what } in FAULTS {
+    for fault in FAULTS.iter().filter(|fault| fault.file != MATRICES) {
+        let Fault { file, what, .. } = fault;
         if !common::full() && tried.iter().filter(|f| *f == file).count() == 2 {
             continue;
         }
         let started = std::time::Instant::now();
-        let mut sources = Sources::default();
-        let text = sources.get(file).unwrap().replacen(from, to, 1);
-        sources.replace(file, text).unwrap();
         if *file == F16 && !plain.capabilities().f16
             || [LANES, FOUR].contains(file) && plain.capabilities().kernels.product != Product::Lanes
         {
@@ -201,18 +233,10 @@ fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
             continue;
         }
         tried.push(*file);
-        let families = families(file);
         let cases = if *file == F16 { &half } else { &single };
-        let failure = |kernels: &str| {
-            let gpu = common::gpu(GpuOptions { kernels: vec![kernels.into()], sources: sources.clone(), ..Default::default() }).unwrap();
-            cases.iter().filter(|case| families.contains(case.op.family())).find_map(|case| {
-                let outcome = run_case(case, &reference, &gpu)
-                    .unwrap_or_else(|e| panic!("{what}: the fault breaks {file} instead of its numbers: {case}: {e}"));
-                outcome.failure.map(|failure| format!("{case}: {failure}"))
-            })
-        };
         // Some kernels run only where there are no lanes.
-        let caught = if *file == TILE { None } else { failure("") }.or_else(|| failure("product=tile"));
+        let caught = if [TILE, STAGE].contains(file) { None } else { caught(fault, "", cases) };
+        let caught = caught.or_else(|| self::caught(fault, "product=tile", cases));
         match caught {
             Some(by) => println!("{:.1} s {file}: {what}: caught by {by}", started.elapsed().as_secs_f64()),
             None => missed.push(format!("{file}: {what}")),

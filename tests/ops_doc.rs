@@ -81,7 +81,7 @@ fn document() -> String {
     }
     let mut text = String::from(
         "# Operations\n\nEvery operation runs on the CPU (f32, f16, and f64 for gradient checks) and on the GPU (f32, and f16 where the adapter has it; the\n\
-         kernel variant is `base`, and for matmul and conv `lanes` where subgroups have eight lanes: `--kernels product=tile` takes `base` there, too); types are those of the first operand. *Gradient* says that it is checked against finite differences. What is not listed here is composed of these: see the methods of\n\
+         kernel variant is `base`, and for matmul and conv `lanes` where subgroups have eight lanes: `--kernels product=tile` takes `base` there, too; for f16 `matrices` where `--kernels matrices=N` asks for it); types are those of the first operand. *Gradient* says that it is checked against finite differences. What is not listed here is composed of these: see the methods of\n\
          `Tensor`, and `nn`. This file is written by `MAPPA_WRITE_DOCS=1 cargo test --test ops_doc`.\n",
     );
     for (family, ops) in families {

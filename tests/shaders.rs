@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{WORKGROUPS, dispatches, pipelines};
+use common::{MATRICES, WORKGROUPS, dispatches, pipelines};
+use mappa::backend::KernelTable;
 use mappa::backend::gpu::Kernel;
 use mappa::backend::gpu::kernels::Dispatch;
 use mappa::backend::gpu::shader::{SOURCES, Sources, Storage, Variant};
@@ -13,6 +14,8 @@ use naga::{AddressSpace, EntryPoint, Module, ShaderStage, StorageAccess, TypeInn
 use std::collections::HashSet;
 use std::path::Path;
 
+/// Bytes that the tiles of cooperative matrices may take: what `adapter::matrices` asks for.
+const MATRICES_BYTES: u32 = 32_768;
 /// WebGPU's defaults: <https://www.w3.org/TR/webgpu/#limits>.
 const STORAGE_BUFFERS: usize = 8;
 const INVOCATIONS: u32 = 256;
@@ -28,6 +31,9 @@ fn parse(name: &str, text: &str, variant: Variant) -> (Module, ModuleInfo) {
     }
     if variant.lanes {
         capabilities |= Capabilities::SUBGROUP;
+    }
+    if variant.matrices > 0 {
+        capabilities |= Capabilities::COOPERATIVE_MATRIX;
     }
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE).subgroup_operations(naga::valid::SubgroupOperationSet::all());
@@ -61,7 +67,8 @@ fn every_specialisation_is_valid_and_can_be_written_as_msl_hlsl_and_spirv() {
         let options = naga::back::msl::PipelineOptions { entry_point: entry_point.clone(), ..Default::default() };
         // 2.0: what wgpu asks of every Metal device that it runs on. Subgroups came with 2.1 there, with shader model 6.0 in Direct3D.
         let lanes = kernel.variant.lanes;
-        let msl = naga::back::msl::Options { lang_version: (2, lanes as u8), ..Default::default() };
+        let matrices = kernel.variant.matrices > 0;
+        let msl = naga::back::msl::Options { lang_version: (2, if matrices { 3 } else { lanes as u8 }), ..Default::default() };
         let (text, _) = naga::back::msl::write_string(&module, &info, &msl, &options).unwrap_or_else(|e| panic!("{kernel:?} as MSL: {e}"));
         assert!(text.contains("kernel void"), "{kernel:?} as MSL has no kernel:\n{text}");
         let mut text = String::new();
@@ -69,9 +76,12 @@ fn every_specialisation_is_valid_and_can_be_written_as_msl_hlsl_and_spirv() {
         if lanes {
             hlsl.shader_model = naga::back::hlsl::ShaderModel::V6_0;
         }
-        let written = naga::back::hlsl::Writer::new(&mut text, &hlsl, &options).write(&module, &info, None);
-        written.unwrap_or_else(|e| panic!("{kernel:?} as HLSL: {e}"));
-        assert!(text.contains("[numthreads("), "{kernel:?} as HLSL has no entry point:\n{text}");
+        // Direct3D has no cooperative matrices for wgpu.
+        if !matrices {
+            let written = naga::back::hlsl::Writer::new(&mut text, &hlsl, &options).write(&module, &info, None);
+            written.unwrap_or_else(|e| panic!("{kernel:?} as HLSL: {e}"));
+            assert!(text.contains("[numthreads("), "{kernel:?} as HLSL has no entry point:\n{text}");
+        }
         let entry = naga::back::spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: kernel.entry.to_owned() };
         let spv = naga::back::spv::write_vec(&module, &info, &naga::back::spv::Options::default(), Some(&entry));
         assert_eq!(spv.unwrap_or_else(|e| panic!("{kernel:?} as SPIR-V: {e}"))[0], 0x0723_0203, "{kernel:?}: SPIR-V's magic number");
@@ -189,9 +199,11 @@ fn every_dispatch_fits_the_default_limits_of_webgpu() {
             module.global_variables.iter().filter(|(handle, global)| global.space == AddressSpace::WorkGroup && !uses[*handle].is_empty());
         // Each variable starts at a multiple of 16, as WebGPU counts.
         let bytes: u32 = shared.map(|(_, global)| layouter[global.ty].size.next_multiple_of(16)).sum();
-        assert!(bytes <= WORKGROUP_BYTES, "{kernel:?}: {bytes} bytes of workgroup memory");
+        let most = if kernel.variant.matrices > 0 { MATRICES_BYTES } else { WORKGROUP_BYTES };
+        assert!(bytes <= most, "{kernel:?}: {bytes} bytes of workgroup memory");
     }
-    for Dispatch { kernel, groups, .. } in dispatches(false).into_iter().chain(dispatches(true)) {
+    for Dispatch { kernel, groups, .. } in [KernelTable::gpu(0, 0), KernelTable::gpu(8, 0)].into_iter().chain(MATRICES).flat_map(dispatches)
+    {
         assert!(groups.iter().all(|g| (1..=WORKGROUPS).contains(g)), "{kernel:?}: {groups:?} workgroups");
     }
 }

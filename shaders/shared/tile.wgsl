@@ -12,51 +12,19 @@
 // A workgroup of WX x WY invocations makes a tile of WY*TM rows and WX*TN columns; each invocation keeps TM x TN sums in registers. TK terms at a time are
 // staged in workgroup memory, four terms of a row or column as one vector: 16 vectors read there serve 256 multiplications of an 8x8 invocation. While they are
 // multiplied, the next ones are on their way from memory to registers. Tile sizes: src/backend/gpu/kernels/tile.rs.
-//
-// An invocation stages consecutive terms of a few lines, so that what an address has of a line is computed once, and of a term once a stage.
 const NOWHERE: u32 = 0xffffffffu;
 const TM: u32 = 4u; //#spec
 const TN: u32 = 4u; //#spec
 const WX: u32 = 16u; //#spec
 const WY: u32 = 16u; //#spec
 const TK: u32 = 16u; //#spec
-// Which index neighbouring invocations step through when they stage: the one that is contiguous in memory.
-override A_ALONG_K: bool = true;
-override B_ALONG_K: bool = false;
-
-const THREADS: u32 = WX * WY;
 const ROWS: u32 = WY * TM;
 const COLS: u32 = WX * TN;
-const QUADS: u32 = TK / 4u;
-// Vectors that an invocation stages of each matrix.
-const A_EACH: u32 = max(ROWS * QUADS / THREADS, 1u);
-const B_EACH: u32 = max(COLS * QUADS / THREADS, 1u);
-const SLOTS: u32 = B_EACH;
 // Padded so that the vectors of a line that neighbours write do not lie in the same memory banks.
 const A_PITCH: u32 = ROWS + 8u / QUADS;
 const B_PITCH: u32 = COLS + 8u / QUADS;
 var<workgroup> tile_a: array<vec4<f32>, QUADS * A_PITCH>;
 var<workgroup> tile_b: array<vec4<f32>, QUADS * B_PITCH>;
-
-// What an invocation stages of a matrix: `lines` of its lines from `line` on, `step` apart, and of each `run` vectors from `quad` on. A small matrix does not need
-// all invocations.
-struct Stage {
-    lines: u32,
-    run: u32,
-    line: u32,
-    step: u32,
-    quad: u32,
-    needed: bool,
-}
-
-// Of a matrix with so many lines in a tile, `each` vectors of it an invocation.
-fn stage_of(size: u32, each: u32, along_k: bool, lane: u32) -> Stage {
-    let lines = select(max(size / THREADS, 1u), each, along_k);
-    let run = each / lines;
-    let needed = lane < size * QUADS;
-    if along_k { return Stage(lines, run, lane / QUADS, THREADS / QUADS, lane % QUADS, needed); }
-    return Stage(lines, run, lane % size, THREADS, lane / size * run, needed);
-}
 
 // The tile at (row0, col0), summed over k in from..to. Called in uniform control flow.
 fn tile_product(row0: u32, col0: u32, lane: u32, k_begin: u32, k_end: u32) {
@@ -83,28 +51,8 @@ fn tile_product(row0: u32, col0: u32, lane: u32, k_begin: u32, k_end: u32) {
             }
         }
         workgroupBarrier();
-        if of_a.needed && k0 < k_end {
-            var k = k0 + 4u * of_a.quad;
-            term(k);
-            for (var r = 0u; r < of_a.run; r++) {
-                for (var j = 0u; j < 4u; j++) {
-                    for (var l = 0u; l < of_a.lines; l++) { a_next[l * of_a.run + r][j] = select(0.0, at_row(row0 + of_a.line + l * of_a.step), k < k_end); }
-                    next_term();
-                    k++;
-                }
-            }
-        }
-        if of_b.needed && k0 < k_end {
-            var k = k0 + 4u * of_b.quad;
-            term(k);
-            for (var r = 0u; r < of_b.run; r++) {
-                for (var j = 0u; j < 4u; j++) {
-                    for (var l = 0u; l < of_b.lines; l++) { b_next[l * of_b.run + r][j] = select(0.0, at_column(l), k < k_end); }
-                    next_term();
-                    k++;
-                }
-            }
-        }
+        if of_a.needed && k0 < k_end { fetch_rows(of_a, row0, k0, k_end, &a_next); }
+        if of_b.needed && k0 < k_end { fetch_columns(of_b, k0, k_end, &b_next); }
         if k0 > k_begin {
             for (var q = 0u; q < QUADS; q++) {
                 var b: array<vec4<f32>, TN>;

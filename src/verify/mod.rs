@@ -87,10 +87,14 @@ pub fn cases(device: &Device, ops: &[String], quick: bool, on_row: &mut dyn FnMu
     Ok(summary)
 }
 
-/// Which of a family's kernels a case runs. `--kernels product=tile` takes `base` everywhere.
+/// Which of a family's kernels a case runs. `--kernels "product=tile matrices=0"` takes `base` everywhere.
 fn kernel(case: &Case, device: &Device) -> &'static str {
-    let tiled = matches!(case.op.family(), "matmul" | "conv");
-    if tiled && device.capabilities().kernels.product == Product::Lanes { "lanes" } else { "base" }
+    let kernels = &device.capabilities().kernels;
+    match (case.op.family(), kernels.product) {
+        ("matmul" | "conv", _) if dtype(case) == DType::F16 && kernels.matrices > 0 => "matrices",
+        ("matmul" | "conv", Product::Lanes) => "lanes",
+        _ => "base",
+    }
 }
 
 /// The type of a case: its first input's, or its first result's where there is no input.

@@ -31,6 +31,20 @@ pub fn gpu(options: mappa::backend::gpu::GpuOptions) -> Option<mappa::backend::g
     }
 }
 
+/// The kernels that multiply f16 by cooperative matrices here. Where the GPU has none the test is left out with a line that says so, unless
+/// `MAPPA_REQUIRE_MATRICES=1`.
+#[cfg(feature = "gpu")]
+pub fn matrices() -> Option<String> {
+    let gpu = gpu(Default::default())?;
+    let side = gpu.info().matrices;
+    let required = std::env::var("MAPPA_REQUIRE_MATRICES").as_deref() == Ok("1");
+    assert!(side > 0 || !required, "{} has no cooperative matrices of f16", gpu.capabilities().name);
+    if side == 0 {
+        eprintln!("left out: {} has no cooperative matrices of f16", gpu.capabilities().name);
+    }
+    (side > 0).then(|| format!("matrices={side}"))
+}
+
 /// The long tier of `scripts/test.sh --full`.
 pub fn full() -> bool {
     std::env::var("MAPPA_FULL").as_deref() == Ok("1")
@@ -62,11 +76,11 @@ pub fn check(device: &dyn Backend, cases: &[Case]) {
 pub const WORKGROUPS: u32 = 65_535;
 pub const BINDING_BYTES: u64 = 128 << 20;
 
-/// What the cases dispatch at the default limits, or with subgroups of eight `lanes`. The null device gives buffers without memory.
+/// What the cases dispatch at the default limits, or with other `kernels`. The null device gives buffers without memory.
 #[cfg(feature = "gpu")]
-pub fn dispatches(lanes: bool) -> Vec<Dispatch> {
+pub fn dispatches(kernels: KernelTable) -> Vec<Dispatch> {
     let (device, _) = Device::null();
-    let limits = Limits { workgroups: WORKGROUPS, binding_bytes: BINDING_BYTES, alignment: 256, kernels: KernelTable::gpu(lanes) };
+    let limits = Limits { workgroups: WORKGROUPS, binding_bytes: BINDING_BYTES, alignment: 256, kernels };
     let alloc = |len_bytes: usize| device.alloc(len_bytes);
     let operand = |spec: Spec| Operand { buffer: alloc(spec.len_bytes()).unwrap(), offset: 0, spec };
     let mut found = Vec::new();
@@ -79,13 +93,20 @@ pub fn dispatches(lanes: bool) -> Vec<Dispatch> {
     found
 }
 
-/// The first dispatch of each specialisation and list of written bindings: what one pipeline is made for. Those that need subgroups come last.
+/// Products of f16 by cooperative matrices: as lavapipe has them, and tensor cores.
+#[cfg(feature = "gpu")]
+pub const MATRICES: [KernelTable; 2] =
+    [KernelTable { matrices: 8, ..KernelTable::gpu(8, 8) }, KernelTable { matrices: 16, ..KernelTable::gpu(32, 16) }];
+
+/// The first dispatch of each specialisation and list of written bindings: what one pipeline is made for. Those that need subgroups come
+/// last, then those that need cooperative matrices.
 #[cfg(feature = "gpu")]
 pub fn pipelines() -> Vec<Dispatch> {
     let mut seen = HashSet::new();
-    dispatches(false)
+    [KernelTable::gpu(0, 0), KernelTable::gpu(8, 0)]
         .into_iter()
-        .chain(dispatches(true))
+        .chain(MATRICES)
+        .flat_map(dispatches)
         .filter(|d| seen.insert((d.kernel.clone(), d.bindings.iter().map(|b| b.write).collect::<Vec<bool>>())))
         .collect()
 }

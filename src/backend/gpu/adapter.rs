@@ -1,5 +1,6 @@
 //! Finding adapters, and opening one.
 
+use crate::backend::KernelTable;
 use crate::error::{Error, Result};
 
 /// An adapter as `mappa devices` lists it.
@@ -21,6 +22,8 @@ pub struct AdapterInfo {
     pub features: Vec<String>,
     /// The least and the most lanes of a subgroup.
     pub subgroup_sizes: [u32; 2],
+    /// The side of cooperative matrices of f16 with sums in f32 that kernels can use; 0 without them.
+    pub matrices: u32,
 }
 
 fn instance() -> wgpu::Instance {
@@ -60,6 +63,10 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
             features.push(name.to_owned());
         }
     }
+    let matrices = matrices(adapter, &info);
+    if matrices > 0 {
+        features.push(format!("f16 matrices of {matrices}x{matrices}"));
+    }
     AdapterInfo {
         index,
         name: info.name.clone(),
@@ -69,11 +76,31 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
         software: info.device_type == wgpu::DeviceType::Cpu,
         features,
         subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
+        matrices,
     }
 }
 
-/// Opens an adapter with WebGPU's default limits and no optional feature, or with all that it has.
-pub(super) async fn open(index: Option<usize>, default_limits: bool) -> Result<(AdapterInfo, wgpu::Device, wgpu::Queue)> {
+/// What `shaders/shared/matrices.wgsl` asks for: square matrices of f16 with sums in f32, subgroups of a known size whose lanes are whole rows of one, eight of
+/// which make a workgroup, and the largest tile's workgroup memory.
+fn matrices(adapter: &wgpu::Adapter, info: &wgpu::AdapterInfo) -> u32 {
+    let wanted = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+    let lanes = info.subgroup_min_size;
+    let limits = adapter.limits();
+    if !adapter.features().contains(wanted) || info.subgroup_max_size != lanes || limits.max_compute_workgroup_storage_size < 32 << 10 {
+        return 0;
+    }
+    let fits = |p: &wgpu::CooperativeMatrixProperties| {
+        let types = (p.ab_type, p.cr_type) == (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+        types
+            && [p.n_size, p.k_size] == [p.m_size; 2]
+            && lanes.is_multiple_of(p.m_size)
+            && 8 * lanes <= limits.max_compute_invocations_per_workgroup
+    };
+    adapter.cooperative_matrix_properties().iter().filter(|p| fits(p)).map(|p| p.m_size).max().unwrap_or(0)
+}
+
+/// The best adapter, or number `index`.
+pub(super) async fn find(index: Option<usize>) -> Result<(AdapterInfo, wgpu::Adapter)> {
     let mut found = enumerate().await;
     let count = found.len();
     if count == 0 {
@@ -86,7 +113,24 @@ pub(super) async fn open(index: Option<usize>, default_limits: bool) -> Result<(
         return Err(Error::NoDevice(format!("there is no adapter gpu:{chosen}: {count} found, numbered from 0; see `mappa devices`")));
     }
     let adapter = found.swap_remove(chosen);
-    let (limits, features) = if default_limits {
+    Ok((describe(chosen, &adapter), adapter))
+}
+
+/// The kernels that an adapter runs by itself, with WebGPU's default limits or with all that it has.
+pub(super) fn kernels(info: &AdapterInfo, adapter: &wgpu::Adapter, default_limits: bool) -> KernelTable {
+    let [least, most] = info.subgroup_sizes;
+    let known = least == most && adapter.features().contains(wgpu::Features::SUBGROUP);
+    if default_limits { KernelTable::gpu(0, 0) } else { KernelTable::gpu(if known { least } else { 0 }, info.matrices) }
+}
+
+/// Opens an adapter with WebGPU's default limits and no optional feature, or with all that it has and the kernels need.
+pub(super) async fn open(
+    info: &AdapterInfo,
+    adapter: &wgpu::Adapter,
+    default_limits: bool,
+    kernels: &KernelTable,
+) -> Result<(wgpu::Device, wgpu::Queue)> {
+    let (limits, mut features) = if default_limits {
         (wgpu::Limits::default(), wgpu::Features::empty())
     } else {
         let wanted = wgpu::Features::TIMESTAMP_QUERY
@@ -95,10 +139,19 @@ pub(super) async fn open(index: Option<usize>, default_limits: bool) -> Result<(
             | wgpu::Features::SHADER_F16;
         (adapter.limits(), adapter.features() & wanted)
     };
-    let info = describe(chosen, &adapter);
-    let descriptor =
-        wgpu::DeviceDescriptor { label: Some("mappa"), required_features: features, required_limits: limits, ..Default::default() };
-    let (device, queue) =
-        adapter.request_device(&descriptor).await.map_err(|e| Error::NoDevice(format!("{} could not be opened: {e}", info.name)))?;
-    Ok((info, device, queue))
+    let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+    if kernels.matrices > 0 {
+        features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        // SAFETY: wgpu asks that its caller bear with what it does not check yet of cooperative matrices. In
+        // shaders/shared/matrices.wgsl they lie within their arrays whatever a tile's sizes, and are used in uniform control flow.
+        experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+    }
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("mappa"),
+        required_features: features,
+        required_limits: limits,
+        experimental_features,
+        ..Default::default()
+    };
+    adapter.request_device(&descriptor).await.map_err(|e| Error::NoDevice(format!("{} could not be opened: {e}", info.name)))
 }

@@ -87,7 +87,10 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::open`].
     pub async fn open_with(options: GpuOptions) -> Result<Gpu> {
-        let (info, device, queue) = adapter::open(options.index, options.default_limits).await?;
+        let (info, adapter) = adapter::find(options.index).await?;
+        let own = adapter::kernels(&info, &adapter, options.default_limits);
+        let kernels = options.kernels.iter().try_fold(own, |table, text| table.with(text))?;
+        let (device, queue) = adapter::open(&info, &adapter, options.default_limits, &kernels).await?;
         let fault: Arc<Mutex<Fault>> = Arc::default();
         let on_error = Arc::clone(&fault);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -106,8 +109,6 @@ impl Gpu {
             }
         });
         let limits = device.limits();
-        let lanes = info.subgroup_sizes == [8, 8] && device.features().contains(wgpu::Features::SUBGROUP);
-        let kernels = options.kernels.iter().try_fold(KernelTable::gpu(lanes), |table, text| table.with(text))?;
         let plan_limits = kernels::Limits {
             workgroups: limits.max_compute_workgroups_per_dimension,
             binding_bytes: limits.max_storage_buffer_binding_size,

@@ -1,5 +1,5 @@
 //! Shader sources and their expansion: one level of `//#include`, `//#spec` constants, and files that take another's place ([`Variant`]): the type that
-//! tensors are stored in, and how products are tiled. Nothing else is substituted.
+//! tensors are stored in, and how products are tiled. Nothing else is substituted but the types on lines that end in `//#result` and `//#side`.
 
 use crate::error::{Error, Result};
 use std::borrow::Cow;
@@ -23,10 +23,12 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("shared/f16.wgsl", include_str!("../../../shaders/shared/f16.wgsl")),
     ("shared/index.wgsl", include_str!("../../../shaders/shared/index.wgsl")),
     ("shared/lanes.wgsl", include_str!("../../../shaders/shared/lanes.wgsl")),
+    ("shared/matrices.wgsl", include_str!("../../../shaders/shared/matrices.wgsl")),
     ("shared/math.wgsl", include_str!("../../../shaders/shared/math.wgsl")),
     ("shared/four.wgsl", include_str!("../../../shaders/shared/four.wgsl")),
     ("shared/philox.wgsl", include_str!("../../../shaders/shared/philox.wgsl")),
     ("shared/single.wgsl", include_str!("../../../shaders/shared/single.wgsl")),
+    ("shared/stage.wgsl", include_str!("../../../shaders/shared/stage.wgsl")),
     ("shared/sum.wgsl", include_str!("../../../shaders/shared/sum.wgsl")),
     ("shared/tile.wgsl", include_str!("../../../shaders/shared/tile.wgsl")),
 ];
@@ -50,6 +52,8 @@ pub struct Variant {
     pub storage: Storage,
     /// `shared/lanes.wgsl` for `shared/tile.wgsl`: needs subgroups of eight lanes.
     pub lanes: bool,
+    /// `shared/matrices.wgsl` for `shared/tile.wgsl`, with cooperative matrices of this side; 0 for none.
+    pub matrices: u32,
     /// `shared/four.wgsl` for `shared/single.wgsl`: the right matrix of a product in vectors of four columns.
     pub four: bool,
 }
@@ -91,6 +95,14 @@ impl Sources {
     /// An included file, or what takes its place.
     fn included(&self, part: &str, variant: Variant) -> Result<Cow<'_, str>> {
         Ok(match (part, variant.storage) {
+            ("shared/tile.wgsl", _) if variant.matrices > 0 => {
+                let (text, side) = (self.get("shared/matrices.wgsl")?, variant.matrices);
+                let sided =
+                    |line: &str| if line.ends_with("//#side") { line.replace("8x8", &format!("{side}x{side}")) } else { line.to_owned() };
+                text.lines().map(|line| sided(line) + "\n").collect::<String>().into()
+            }
+            // Nothing is staged there.
+            ("shared/stage.wgsl", _) if variant.lanes => "".into(),
             ("shared/tile.wgsl", _) if variant.lanes => self.get("shared/lanes.wgsl")?.into(),
             ("shared/single.wgsl", _) if variant.four => self.get("shared/four.wgsl")?.into(),
             ("shared/f32.wgsl", Storage::F16) => self.get("shared/f16.wgsl")?.into(),
@@ -111,6 +123,9 @@ impl Sources {
 
     pub(super) fn expand_text(&self, name: &str, text: &str, variant: Variant, specs: &[(&str, u32)]) -> Result<String> {
         let mut out = String::with_capacity(text.len() * 2);
+        if variant.matrices > 0 {
+            out.push_str("enable wgpu_cooperative_matrix;\n");
+        }
         for line in text.lines() {
             match line.strip_prefix("//#include ") {
                 Some(part) => out.push_str(self.included(part.trim(), variant)?.as_ref()),

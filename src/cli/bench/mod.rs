@@ -10,7 +10,7 @@ mod workloads;
 use super::commands::profile;
 use super::peak::{self, Peak};
 use super::{BenchArgs, note, open_device, say};
-use mappa::{Device, Error, Result, Tensor};
+use mappa::{DType, Device, Error, Result, Tensor};
 use serde_json::json;
 use std::process::ExitCode;
 use std::sync::PoisonError;
@@ -24,7 +24,7 @@ const DEFAULTS: [&str; 6] = ["matmul_1024", "conv_A_fwdbwd_b4", "train_lenet5", 
 fn read(results: &[Tensor]) -> Result<()> {
     for result in results {
         let flat = result.reshape(&[result.shape().len()])?;
-        flat.narrow(0, 0, 1)?.item_blocking()?;
+        flat.narrow(0, 0, 1)?.cast(DType::F32)?.item_blocking()?;
     }
     Ok(())
 }

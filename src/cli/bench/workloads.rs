@@ -5,7 +5,7 @@ use mappa::nn::{Activation, Context, Conv2d, Flatten, Folded, Linear, MaxPool2d,
 use mappa::op::{Conv2dOptions, Pool2dOptions};
 use mappa::optim::{Optimizer, OptimizerConfig, ParamGroup};
 use mappa::rng::Stream;
-use mappa::{Device, Error, Result, Tensor, autodiff, models};
+use mappa::{DType, Device, Error, Result, Tensor, autodiff, models};
 
 /// A convolution of square images.
 struct Convolution {
@@ -50,7 +50,7 @@ pub enum Unit {
     Overhead,
 }
 
-/// The workloads in order; what begins with `family_` is one of each family of kernels.
+/// The workloads in order; what begins with `family_` is one of each family of kernels, with `f16_` the same of operands in f16.
 pub fn names() -> Vec<String> {
     let mut names: Vec<String> = [256, 512, 1024, 2048, 4096].iter().map(|n| format!("matmul_{n}")).collect();
     for Convolution { name, .. } in CONVOLUTIONS {
@@ -62,7 +62,9 @@ pub fn names() -> Vec<String> {
                 infer_resnet18_224_b1_folded infer_resnet18_224_b8_folded train_lstm \
                 overhead overhead_sync elementwise_16M startup family_pool family_norm family_reduce \
                 family_scan family_softmax family_layout family_random family_optimizer";
+    let halves: Vec<String> = names.iter().map(|name| format!("f16_{name}")).collect();
     names.extend(rest.split_whitespace().map(str::to_owned));
+    names.extend(halves);
     names
 }
 
@@ -143,6 +145,8 @@ fn training(name: &str, device: &Device, input: &[usize], config: OptimizerConfi
 /// # Errors
 /// [`Error::Config`] for an unknown name; errors of the device.
 pub fn workload(name: &str, device: &Device) -> Result<(Call, Unit)> {
+    let (name, dtype) = name.strip_prefix("f16_").map_or((name, DType::F32), |name| (name, DType::F16));
+    let uniform = |device: &Device, shape: &[usize]| uniform(device, shape)?.cast(dtype);
     if let Some(n) = name.strip_prefix("matmul_").and_then(|n| n.parse::<usize>().ok()) {
         let (a, b) = (uniform(device, &[n, n])?, uniform(device, &[n, n])?);
         return Ok((Box::new(move || Ok(vec![a.matmul(&b)?])), Unit::Flops(2.0 * (n as f64).powi(3))));
@@ -158,7 +162,7 @@ pub fn workload(name: &str, device: &Device) -> Result<(Call, Unit)> {
         if !rest.contains("fwdbwd") {
             return Ok((Box::new(move || Ok(vec![x.conv2d(&w, None, options)?])), Unit::Flops(2.0 * macs)));
         }
-        let dy = Tensor::ones(device, &[batch, k, out, out])?;
+        let dy = Tensor::ones(device, &[batch, k, out, out])?.cast(dtype)?;
         let call = move || {
             let (x, w) = (x.requires_grad(), w.requires_grad());
             x.conv2d(&w, None, options)?.backward_with(&dy)?;

@@ -93,7 +93,7 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         if z > plan.limits.workgroups as usize {
             return Err(Error::Shape(format!("conv2d with {} groups needs more workgroups than the GPU takes", options.groups)));
         }
-        let tile = Tile::choose(rows, cols, false, plan.limits);
+        let tile = Tile::choose(rows, cols, false, first.spec.dtype, plan.limits);
         let row_tiles = rows.div_ceil(tile.rows() as usize);
         let tiles = row_tiles * cols.div_ceil(tile.cols() as usize);
         let params = Params {

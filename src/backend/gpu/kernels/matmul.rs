@@ -35,7 +35,7 @@ pub(super) fn lower(op: &Matmul, inputs: &[Operand], outputs: &[Operand], plan: 
         Ok(lead.broadcast_strides(&sizes.batch).iter().map(|&v| (v * matrix) as i64).collect())
     };
     let (dims, lists) = collapse(&sizes.batch, &[&lead(&a, m * k)?, &lead(&b, k * n)?]);
-    let tile = Tile::choose(m, n, !op.transpose_b && n.is_multiple_of(4) && k > 0, plan.limits);
+    let tile = Tile::choose(m, n, !op.transpose_b && n.is_multiple_of(4) && k > 0, inputs[0].spec.dtype, plan.limits);
     let row_tiles = m.div_ceil(tile.rows() as usize);
     let tiles = row_tiles * n.div_ceil(tile.cols() as usize);
     let [x, y, _] = plan.fold(tiles, 1)?;

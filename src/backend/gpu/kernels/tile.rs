@@ -1,7 +1,8 @@
-//! Tile sizes of `shaders/shared/tile.wgsl` and `shaders/shared/lanes.wgsl`.
+//! Tile sizes of `shaders/shared/tile.wgsl`, `shaders/shared/lanes.wgsl` and `shaders/shared/matrices.wgsl`.
 
 use super::{Kernel, Limits};
-use crate::backend::Product;
+use crate::backend::{Class, Product};
+use crate::dtype::DType;
 
 /// How a workgroup shares out a product.
 #[derive(Debug, Clone, Copy)]
@@ -10,12 +11,17 @@ pub(super) enum Tile {
     Staged { tm: u32, tn: u32, wx: u32, wy: u32, tk: u32 },
     /// `tm` rows and `8*tn` columns, by one subgroup of eight lanes; `four` columns at a time where they lie side by side.
     Lanes { tm: u32, tn: u32, four: bool },
+    /// `gy*tm*side` rows and `gx*tn*side` columns, by `gx*gy` subgroups of so many lanes with cooperative matrices.
+    Matrices { side: u32, lanes: u32, tm: u32, tn: u32, gx: u32, gy: u32 },
 }
 
 impl Tile {
-    /// A tile for a result of `rows` x `cols`. All fit WebGPU's default limits: 256 invocations, 16 KiB of workgroup memory.
-    /// `side_by_side` says that neighbouring columns of the right matrix are neighbours in memory, in whole vectors of four.
-    pub fn choose(rows: usize, cols: usize, side_by_side: bool, limits: &Limits) -> Tile {
+    /// A tile for a result of `rows` x `cols`, of operands with this type. All but those of cooperative matrices fit WebGPU's default limits: 256 invocations,
+    /// 16 KiB of workgroup memory. `side_by_side` says that neighbouring columns of the right matrix are neighbours in memory, in whole vectors of four.
+    pub fn choose(rows: usize, cols: usize, side_by_side: bool, dtype: DType, limits: &Limits) -> Tile {
+        if let (DType::F16, Class::Gpu { lanes, .. }, side @ 1..) = (dtype, limits.kernels.class, limits.kernels.matrices) {
+            return Tile::matrices(rows, cols, side, lanes);
+        }
         if limits.kernels.product == Product::Lanes {
             return Tile::lanes(rows, cols, side_by_side);
         }
@@ -44,8 +50,22 @@ impl Tile {
         Tile::Lanes { tm, tn, four: side_by_side && tn >= 4 }
     }
 
+    /// The larger, the fewer loads a multiplication: 128 rows and columns where a matrix has a side of 16, as far as the result fills them.
+    fn matrices(rows: usize, cols: usize, side: u32, lanes: u32) -> Tile {
+        let few = 2 * side as usize;
+        let (tm, tn, gx, gy) = match (rows, cols) {
+            _ if rows <= few => (2, 2, 8, 1),
+            _ if cols <= few => (2, 2, 1, 8),
+            // As for the staged tiles: enough of them for the largest GPUs first.
+            _ if rows.div_ceil(4 * few) * cols.div_ceil(4 * few) < 256 => (2, 2, 2, 2),
+            _ => (2, 4, 2, 4),
+        };
+        Tile::Matrices { side, lanes, tm, tn, gx, gy }
+    }
+
     pub fn rows(&self) -> u32 {
         match *self {
+            Tile::Matrices { side, tm, gy, .. } => gy * tm * side,
             Tile::Staged { tm, wy, .. } => tm * wy,
             Tile::Lanes { tm, .. } => tm,
         }
@@ -53,6 +73,7 @@ impl Tile {
 
     pub fn cols(&self) -> u32 {
         match *self {
+            Tile::Matrices { side, tn, gx, .. } => gx * tn * side,
             Tile::Staged { tn, wx, .. } => tn * wx,
             Tile::Lanes { tn, .. } => 8 * tn,
         }
@@ -61,14 +82,14 @@ impl Tile {
     /// The kernel with this tile. `along_k` says of both matrices whether it is contiguous along the sum.
     pub fn apply(&self, mut kernel: Kernel, along_k: [bool; 2]) -> Kernel {
         match *self {
-            Tile::Staged { tm, tn, wx, wy, tk } => kernel
-                .spec("TM", tm)
-                .spec("TN", tn)
-                .spec("WX", wx)
-                .spec("WY", wy)
-                .spec("TK", tk)
-                .constant("A_ALONG_K", along_k[0] as u32)
-                .constant("B_ALONG_K", along_k[1] as u32),
+            Tile::Staged { tm, tn, wx, wy, tk } => {
+                staged(kernel.spec("TM", tm).spec("TN", tn).spec("WX", wx).spec("WY", wy).spec("TK", tk), along_k)
+            }
+            Tile::Matrices { side, lanes, tm, tn, gx, gy } => {
+                kernel.variant.matrices = side;
+                let kernel = kernel.spec("SIDE", side).spec("LANES", lanes);
+                staged(kernel.spec("TM", tm).spec("TN", tn).spec("GX", gx).spec("GY", gy), along_k)
+            }
             Tile::Lanes { tm, tn, four } => {
                 kernel.variant.lanes = true;
                 kernel.variant.four = four;
@@ -76,4 +97,8 @@ impl Tile {
             }
         }
     }
+}
+
+fn staged(kernel: Kernel, along_k: [bool; 2]) -> Kernel {
+    kernel.constant("A_ALONG_K", along_k[0] as u32).constant("B_ALONG_K", along_k[1] as u32)
 }
