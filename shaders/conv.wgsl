@@ -20,7 +20,7 @@
 // Overrides  PASS, BIAS, RELU; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl or shared/matrices.wgsl in its place
 // Precision  the terms of one split summed in f32, in order. Tiles: errors are relative to the largest number of a tile.
 //#include shared/f32.wgsl
-//#include shared/single.wgsl
+//#include shared/loads.wgsl
 
 override PASS: u32 = 0u;
 override BIAS: bool = false;
@@ -75,6 +75,9 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> first: array<T>;
 @group(0) @binding(1) var<storage, read> second: array<T>;
+// The same two, of conv2d.
+@group(0) @binding(0) var<storage, read> right_matrix: array<Right>;
+@group(0) @binding(1) var<storage, read> left_matrix: array<Left>;
 @group(0) @binding(2) var<storage, read> bias: array<T>;
 @group(0) @binding(3) var<storage, read_write> result: array<R>;
 @group(0) @binding(4) var<uniform> params: Params;
@@ -108,7 +111,7 @@ var<private> row_at: u32;
 var<private> row_bias: f32;
 
 fn column(n: u32, any_col: u32) {
-    let col = min(any_col, params.cols - 1u);
+    let col = min(any_col, params.cols - select(WIDTH, 1u, B_ALONG_K));
     switch PASS {
         case 0u: {
             let pixels = params.oh * params.ow;
@@ -170,41 +173,41 @@ fn place_term() {
     }
 }
 
-fn at_row(any_row: u32) -> f32 {
+fn at_row(any_row: u32) -> vec4<f32> {
     let row = min(any_row, params.rows - 1u);
     switch PASS {
-        case 0u: { return f32(second[a_at + row * params.terms]); }
-        case 1u: { return f32(second[a_at + row * params.kh * params.kw]); }
-        default: { return f32(second[a_at + row * params.oh * params.ow]); }
+        case 0u: { return vec4<f32>(vec4<T>(left_matrix[(a_at + row * params.terms) / DEPTH])); }
+        case 1u: { return vec4<f32>(vec4<T>(left_matrix[(a_at + row * params.kh * params.kw) / DEPTH])); }
+        default: { return vec4<f32>(vec4<T>(left_matrix[(a_at + row * params.oh * params.ow) / DEPTH])); }
     }
 }
 
-fn at_column(n: u32) -> f32 {
+// Neighbouring pixels, columns or terms, lie side by side where the kernel is one pixel large and sees all: vectors are asked for there alone.
+fn at_column(n: u32) -> vec4<f32> {
     let column = columns[n];
     switch PASS {
         case 0u: {
             let h = column.h + down * params.dil_h;
             let w = column.w + right * params.dil_w;
-            if h >= params.h || w >= params.w { return 0.0; }
-            return f32(first[column.base + (outer * params.h + h) * params.w + w]);
+            if h >= params.h || w >= params.w { return vec4(0.0); }
+            return pixels_from(column.base + (outer * params.h + h) * params.w + w);
         }
         case 1u: {
             let h = column.h - down * params.reach_h;
             let w = column.w - right * params.reach_w;
-            if h >= params.oh || w >= params.ow { return 0.0; }
-            return f32(first[column.base + (outer * params.oh + h) * params.ow + w]);
+            if h >= params.oh || w >= params.ow { return vec4(0.0); }
+            return pixels_from(column.base + (outer * params.oh + h) * params.ow + w);
         }
         default: {
             let h = column.h + down * params.stride_h;
             let w = column.w + right * params.stride_w;
-            if h >= params.h || w >= params.w { return 0.0; }
-            return f32(first[column.base + (outer * params.c * params.h + h) * params.w + w]);
+            if h >= params.h || w >= params.w { return vec4(0.0); }
+            return pixels_from(column.base + (outer * params.c * params.h + h) * params.w + w);
         }
     }
 }
 
-// Neighbouring columns do not lie side by side: always one.
-fn at_columns(n: u32) -> vec4<f32> { return vec4(at_column(n)); }
+fn pixels_from(place: u32) -> vec4<f32> { return vec4<f32>(vec4<T>(right_matrix[place / WIDTH])); }
 
 fn begin_row(row: u32) -> bool {
     switch PASS {

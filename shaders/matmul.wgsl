@@ -6,7 +6,7 @@
 // Overrides  BIAS, RELU; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl or shared/matrices.wgsl in its place
 // Precision  K products summed in f32, in order.
 //#include shared/f32.wgsl
-//#include shared/single.wgsl
+//#include shared/loads.wgsl
 
 override BIAS: bool = false;
 override RELU: bool = false;
@@ -29,8 +29,8 @@ struct Params {
     stride_b: array<vec4<u32>, 2>,
 }
 
-@group(0) @binding(0) var<storage, read> a: array<T>;
-@group(0) @binding(1) var<storage, read> b: array<Load>;
+@group(0) @binding(0) var<storage, read> a: array<Left>;
+@group(0) @binding(1) var<storage, read> b: array<Right>;
 @group(0) @binding(2) var<storage, read> bias: array<T>;
 @group(0) @binding(3) var<storage, read_write> c: array<T>;
 @group(0) @binding(4) var<uniform> params: Params;
@@ -44,12 +44,14 @@ var<private> columns: array<u32, SLOTS>;
 var<private> k: u32;
 var<private> row_at: u32;
 
-fn column(n: u32, col: u32) { columns[n] = base_b + min(col, params.n - WIDTH) * params.b_col; }
+fn column(n: u32, col: u32) {
+    // The last vector of columns, or where it is one of terms, the last column.
+    columns[n] = base_b + min(col, params.n - select(WIDTH, 1u, B_ALONG_K)) * params.b_col;
+}
 fn term(at: u32) { k = at; }
 fn next_term() { k++; }
-fn at_row(row: u32) -> f32 { return f32(a[base_a + min(row, params.m - 1u) * params.a_row + k * params.a_col]); }
-fn at_columns(n: u32) -> vec4<f32> { return vec4<f32>(vec4<T>(b[(columns[n] + k * params.b_row) / WIDTH])); }
-fn at_column(n: u32) -> f32 { return at_columns(n).x; }
+fn at_row(row: u32) -> vec4<f32> { return vec4<f32>(vec4<T>(a[(base_a + min(row, params.m - 1u) * params.a_row + k * params.a_col) / DEPTH])); }
+fn at_column(n: u32) -> vec4<f32> { return vec4<f32>(vec4<T>(b[(columns[n] + k * params.b_row) / WIDTH])); }
 
 fn begin_row(row: u32) -> bool {
     row_at = base_c + row * params.n;

@@ -26,8 +26,6 @@ const TILE: &str = "shared/tile.wgsl";
 /// How cooperative matrices share them out, and how both stage them.
 const MATRICES: &str = "shared/matrices.wgsl";
 const STAGE: &str = "shared/stage.wgsl";
-/// How these read four columns at once.
-const FOUR: &str = "shared/four.wgsl";
 
 /// One edit: in `file`, the one place that reads `from` becomes `to`.
 struct Fault {
@@ -72,7 +70,7 @@ const FAULTS: &[Fault] = &[
     fault("conv", "bias[channel_group * params.kg + min(row", "bias[min(row", "bias counted within the group"),
     fault("conv", "col % params.size_w * params.stride_w", "col % params.size_w * params.stride_h", "strides of the two axes mixed up in the input gradient"),
     fault("conv", "return (split * params.k", "return (0u * params.k", "partial sums of the weight gradient overwrite each other"),
-    fault("conv", "if h >= params.h || w >= params.w { return 0.0; }\n            return f32(first[column.base + (outer * params.h", "if h > params.h || w >= params.w { return 0.0; }\n            return f32(first[column.base + (outer * params.h", "one row of padding read as data"),
+    fault("conv", "if h >= params.h || w >= params.w { return vec4(0.0); }\n            return pixels_from(column.base + (outer * params.h", "if h > params.h || w >= params.w { return vec4(0.0); }\n            return pixels_from(column.base + (outer * params.h", "one row of padding read as data"),
     fault("pool", "v > best ||", "v >= best ||", "a tie goes to the last index"),
     fault("pool", "var found = false;", "var found = true;", "a maximum starts from 0"),
     fault("pool", "select(end - begin, padded_end - i * stride,", "select(padded_end - i * stride, end - begin,", "count_include_pad inverted"),
@@ -134,16 +132,18 @@ const FAULTS: &[Fault] = &[
     fault("shared/math.wgsl", "if abs(x) > 0.35 ||", "if abs(x) > 3.5 ||", "e^x - 1's series used outside its range"),
     fault("shared/math.wgsl", "if bitcast<f32>(bits) > rest { bits -= 0x00800000u; }", "", "a remainder subtracts too much"),
     fault("shared/math.wgsl", "floor(0.5 * b) != 0.5 * b", "true", "even powers of negative numbers are negative"),
-    fault("shared/lanes.wgsl", "sums[m + 5u][n] += a5 * b[n];", "sums[m + 5u][n] += a4 * b[n];", "a row read from its neighbour's lane"),
-    fault("shared/lanes.wgsl", "column(n, col0 + lane_column(WIDTH * n, lane))", "column(n, col0 + lane_column(WIDTH * n, 0u))", "one column for all lanes"),
-    fault("shared/lanes.wgsl", "        next_term();", "        if k % 64u != 63u { next_term(); }", "every 64th term taken twice"),
+    fault("shared/lanes.wgsl", "[m + 5u][n] += a5 *", "[m + 5u][n] += a4 *", "a row read from its neighbour's lane"),
+    fault("shared/lanes.wgsl", "column(n, col0 + lane_column(n, lane))", "column(n, col0 + lane_column(n, 0u))", "one column for all lanes"),
+    fault("shared/lanes.wgsl", "add_columns(&a, 3u, &sums);", "add_columns(&a, 2u, &sums);", "a row's third term multiplied with the fourth of the columns"),
+    fault("shared/lanes.wgsl", "add_term(&a, 2u, &b, 2u", "add_term(&a, 2u, &b, 1u", "a term of the columns taken twice"),
     fault("shared/lanes.wgsl", "for (var m = 8u; m < TM; m++)", "for (var m = 9u; m < TM; m++)", "a row in the middle left out"),
-    fault("shared/four.wgsl", "WIDTH: u32 = 4u", "WIDTH: u32 = 2u", "every second vector of columns read"),
-    fault("shared/single.wgsl", "WIDTH: u32 = 1u", "WIDTH: u32 = 2u", "single columns taken for pairs"),
+    fault("shared/loads.wgsl", "const WIDTH: u32 = 1u; //#right", "const WIDTH: u32 = 1u; //#left", "numbers of the right matrix counted as vectors where the left one's are"),
+    fault("shared/loads.wgsl", "const DEPTH: u32 = 1u; //#left", "const DEPTH: u32 = 1u;", "vectors of the left matrix counted as numbers"),
     fault("matmul", "select(NOWHERE, col, col < params.n)", "col", "columns behind the last one written"),
     fault("conv", "select(v, vec2(0.0), v <= vec2(0.0))", "select(v, vec2(0.0), v <= v.yy)", "both of a tile's results stopped by the second"),
     fault("matmul", "if RELU { v = select(v, 0.0, v <= 0.0); }", "", "the ReLU left out"),
     fault("conv", "padded < 0x80000000u && output * stride == padded", "padded < 0x80000000u", "outputs seen between two strides"),
+    fault("conv", "right_matrix[place / WIDTH]", "right_matrix[place]", "vectors of pixels counted as pixels"),
     fault("conv", "e += WG) {", "e += WG + 1u) {", "pixels between two rounds left out"),
     fault("shared/sum.wgsl", "lanes[lane] += lanes[lane + width]", "lanes[lane] = lanes[lane + width]", "half of the lanes forgotten"),
     fault("conv", "right * params.tap_step_w;", "right;", "taps between those of a phase taken"),
@@ -160,8 +160,9 @@ const FAULTS: &[Fault] = &[
     fault("shared/tile.wgsl", "k0 += TK) {", "k0 += TK + 1u) {", "terms between two stages skipped"),
     fault("shared/tile.wgsl", "tile_a[(of_a.quad + r) * A_PITCH", "tile_a[of_a.quad * A_PITCH", "only the last vector of a run staged"),
     fault(STAGE, "k0 + 4u * of_b.quad", "k0 + of_b.quad", "terms of the columns staged in the place of others"),
-    fault(STAGE, "at_row(row0 + of_a.line + l * of_a.step), k < k_end)", "at_row(row0 + of_a.line + l * of_a.step), k <= k_end)", "a term past the end kept"),
-    fault(MATRICES, "coopLoadT<Left>", "coopLoad<Left>", "rows of a matrix loaded as its columns"),
+    fault(STAGE, "select(vec4(0.0), at_row(row0 + of_a.line + l * of_a.step)", "select(vec4(0.0), at_row(row0 + of_a.line + l)", "neighbouring rows staged in the place of distant ones"),
+    fault(STAGE, "select(vec4(0.0), at_column(l), k < k_end)", "select(vec4(0.0), at_column(l), k + 4u < k_end)", "the last vector of columns left out"),
+    fault(MATRICES, "coopLoadT<MatrixA>", "coopLoad<MatrixA>", "rows of a matrix loaded as its columns"),
     fault(MATRICES, "tile_sums[mine + row * SIDE + col]", "tile_sums[mine + col * SIDE + row]", "sums stored across"),
     fault(MATRICES, "subgroup % GX * TN * SIDE", "subgroup % GX * TM * SIDE", "a subgroup's columns begun with the rows' size"),
     fault(MATRICES, "coopMultiplyAdd(a[m], b, sums[m * TN + n])", "coopMultiplyAdd(a[m], b, sums[n])", "sums of another row of matrices"),
@@ -175,7 +176,6 @@ fn families(file: &str) -> BTreeSet<&'static str> {
     let place = match file {
         F16 => "shared/f32.wgsl",
         LANES | MATRICES => TILE,
-        FOUR => "shared/single.wgsl",
         file => file,
     };
     let include = format!("//#include {place}");
@@ -226,9 +226,7 @@ fn every_seeded_fault_is_caught_by_a_case_of_its_family() {
             continue;
         }
         let started = std::time::Instant::now();
-        if *file == F16 && !plain.capabilities().f16
-            || [LANES, FOUR].contains(file) && plain.capabilities().kernels.product != Product::Lanes
-        {
+        if *file == F16 && !plain.capabilities().f16 || *file == LANES && plain.capabilities().kernels.product != Product::Lanes {
             println!("{file}: {what}: not tried, the adapter has no such variant");
             continue;
         }

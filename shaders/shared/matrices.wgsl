@@ -11,9 +11,9 @@ const TM: u32 = 2u; //#spec
 const TN: u32 = 4u; //#spec
 const GX: u32 = 2u; //#spec
 const GY: u32 = 4u; //#spec
-alias Left = coop_mat8x8<f16, A>; //#side
-alias Right = coop_mat8x8<f16, B>; //#side
-alias Sums = coop_mat8x8<f32, C>; //#side
+alias MatrixA = coop_mat8x8<f16, A>; //#side
+alias MatrixB = coop_mat8x8<f16, B>; //#side
+alias MatrixC = coop_mat8x8<f32, C>; //#side
 
 const WX: u32 = GX * LANES;
 const WY: u32 = GY;
@@ -36,7 +36,7 @@ fn tile_product(row0: u32, col0: u32, lane: u32, k_begin: u32, k_end: u32) {
     for (var l = 0u; l < of_b.lines; l++) { column(l, col0 + of_b.line + l * of_b.step); }
     var a_next: array<vec4<f32>, A_EACH>;
     var b_next: array<vec4<f32>, B_EACH>;
-    var sums: array<Sums, TM * TN>;
+    var sums: array<MatrixC, TM * TN>;
     if of_a.needed { fetch_rows(of_a, row0, k_begin, k_end, &a_next); }
     if of_b.needed { fetch_columns(of_b, k_begin, k_end, &b_next); }
     for (var k0 = k_begin; k0 < k_end; k0 += TK) {
@@ -64,11 +64,11 @@ fn tile_product(row0: u32, col0: u32, lane: u32, k_begin: u32, k_end: u32) {
         if of_b.needed && next < k_end { fetch_columns(of_b, next, k_end, &b_next); }
         // In no branch: naga asks for uniform control flow here, and does not see that one is.
         for (var k = 0u; k < TK; k += SIDE) {
-            var a: array<Left, TM>;
-            for (var m = 0u; m < TM; m++) { a[m] = coopLoadT<Left>(&tile_a[(first_row + m * SIDE) * PITCH + k], PITCH); }
+            var a: array<MatrixA, TM>;
+            for (var m = 0u; m < TM; m++) { a[m] = coopLoadT<MatrixA>(&tile_a[(first_row + m * SIDE) * PITCH + k], PITCH); }
             for (var n = 0u; n < TN; n++) {
                 // Lines of tile_b are columns.
-                let b = coopLoad<Right>(&tile_b[(first_col + n * SIDE) * PITCH + k], PITCH);
+                let b = coopLoad<MatrixB>(&tile_b[(first_col + n * SIDE) * PITCH + k], PITCH);
                 for (var m = 0u; m < TM; m++) { sums[m * TN + n] = coopMultiplyAdd(a[m], b, sums[m * TN + n]); }
             }
         }

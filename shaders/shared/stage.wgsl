@@ -38,10 +38,16 @@ fn fetch_rows(of_a: Stage, row0: u32, k0: u32, k_end: u32, next: ptr<function, a
     var k = k0 + 4u * of_a.quad;
     term(k);
     for (var r = 0u; r < of_a.run; r++) {
-        for (var j = 0u; j < 4u; j++) {
-            for (var l = 0u; l < of_a.lines; l++) { (*next)[l * of_a.run + r][j] = select(0.0, at_row(row0 + of_a.line + l * of_a.step), k < k_end); }
-            next_term();
-            k++;
+        if DEPTH == 4u {
+            for (var l = 0u; l < of_a.lines; l++) { (*next)[l * of_a.run + r] = select(vec4(0.0), at_row(row0 + of_a.line + l * of_a.step), k < k_end); }
+            k += 4u;
+            if r + 1u < of_a.run { term(k); }
+        } else {
+            for (var j = 0u; j < 4u; j++) {
+                for (var l = 0u; l < of_a.lines; l++) { (*next)[l * of_a.run + r][j] = select(0.0, at_row(row0 + of_a.line + l * of_a.step).x, k < k_end); }
+                next_term();
+                k++;
+            }
         }
     }
 }
@@ -51,10 +57,16 @@ fn fetch_columns(of_b: Stage, k0: u32, k_end: u32, next: ptr<function, array<vec
     var k = k0 + 4u * of_b.quad;
     term(k);
     for (var r = 0u; r < of_b.run; r++) {
-        for (var j = 0u; j < 4u; j++) {
-            for (var l = 0u; l < of_b.lines; l++) { (*next)[l * of_b.run + r][j] = select(0.0, at_column(l), k < k_end); }
-            next_term();
-            k++;
+        if WIDTH == 4u {
+            for (var l = 0u; l < of_b.lines; l++) { (*next)[l * of_b.run + r] = select(vec4(0.0), at_column(l), k < k_end); }
+            k += 4u;
+            if r + 1u < of_b.run { term(k); }
+        } else {
+            for (var j = 0u; j < 4u; j++) {
+                for (var l = 0u; l < of_b.lines; l++) { (*next)[l * of_b.run + r][j] = select(0.0, at_column(l).x, k < k_end); }
+                next_term();
+                k++;
+            }
         }
     }
 }

@@ -1,12 +1,12 @@
 // Register-tiled product of two matrices, which the including file describes by
-//   column(n, col)      from now on slot n of this invocation is column `col`     at_column(n)    b at the present term and slot n's column
-//   term(k)             from now on the sum is at term k                          at_row(row)     a at `row` and the present term
+//   column(n, col)      from now on slot n of this invocation is column `col`
+//   at_column(n)        b at the present term and slot n's column, first of a vector of the WIDTH numbers that shared/loads.wgsl speaks of
+//   at_row(row)         a at `row` and the present term, first of a vector of DEPTH numbers
+//   term(k)             from now on the sum is at term k
 //   next_term()         on to the term after it
 //   begin_row(row)      from now on results are of this row; whether it exists
 //   result_at(col)      a column's place in each row, NOWHERE without such a column
 //   put(place, value)   writes the present row's result
-// Where shared/lanes.wgsl may take this file's place, shared/single.wgsl is included too, and
-//   at_columns(n)       the WIDTH neighbouring columns from slot n's on
 // Slots are SLOTS at most. Rows, columns and terms outside their matrix are asked for, and may give any number: no result is made of it.
 //
 // A workgroup of WX x WY invocations makes a tile of WY*TM rows and WX*TN columns; each invocation keeps TM x TN sums in registers. TK terms at a time are

@@ -1,5 +1,6 @@
 //! Shader sources and their expansion: one level of `//#include`, `//#spec` constants, and files that take another's place ([`Variant`]): the type that
-//! tensors are stored in, and how products are tiled. Nothing else is substituted but the types on lines that end in `//#result` and `//#side`.
+//! tensors are stored in, and how products are tiled. Nothing else is substituted but the types and sizes on lines that end in `//#result`, `//#side`, `//#left`
+//! and `//#right`.
 
 use crate::error::{Error, Result};
 use std::borrow::Cow;
@@ -23,11 +24,10 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("shared/f16.wgsl", include_str!("../../../shaders/shared/f16.wgsl")),
     ("shared/index.wgsl", include_str!("../../../shaders/shared/index.wgsl")),
     ("shared/lanes.wgsl", include_str!("../../../shaders/shared/lanes.wgsl")),
+    ("shared/loads.wgsl", include_str!("../../../shaders/shared/loads.wgsl")),
     ("shared/matrices.wgsl", include_str!("../../../shaders/shared/matrices.wgsl")),
     ("shared/math.wgsl", include_str!("../../../shaders/shared/math.wgsl")),
-    ("shared/four.wgsl", include_str!("../../../shaders/shared/four.wgsl")),
     ("shared/philox.wgsl", include_str!("../../../shaders/shared/philox.wgsl")),
-    ("shared/single.wgsl", include_str!("../../../shaders/shared/single.wgsl")),
     ("shared/stage.wgsl", include_str!("../../../shaders/shared/stage.wgsl")),
     ("shared/sum.wgsl", include_str!("../../../shaders/shared/sum.wgsl")),
     ("shared/tile.wgsl", include_str!("../../../shaders/shared/tile.wgsl")),
@@ -54,8 +54,8 @@ pub struct Variant {
     pub lanes: bool,
     /// `shared/matrices.wgsl` for `shared/tile.wgsl`, with cooperative matrices of this side; 0 for none.
     pub matrices: u32,
-    /// `shared/four.wgsl` for `shared/single.wgsl`: the right matrix of a product in vectors of four columns.
-    pub four: bool,
+    /// The left and the right matrix of a product in vectors of four numbers: the lines of `shared/loads.wgsl` that end in `//#left` and `//#right`.
+    pub four: [bool; 2],
 }
 
 /// The sources that a device compiles: those of [`SOURCES`], unless a test puts others in their place.
@@ -104,7 +104,13 @@ impl Sources {
             // Nothing is staged there.
             ("shared/stage.wgsl", _) if variant.lanes => "".into(),
             ("shared/tile.wgsl", _) if variant.lanes => self.get("shared/lanes.wgsl")?.into(),
-            ("shared/single.wgsl", _) if variant.four => self.get("shared/four.wgsl")?.into(),
+            ("shared/loads.wgsl", _) => {
+                let four = |line: &str| {
+                    let wanted = variant.four[0] && line.ends_with("//#left") || variant.four[1] && line.ends_with("//#right");
+                    if wanted { line.replace("= T;", "= T4;").replace("= 1u;", "= 4u;") } else { line.to_owned() }
+                };
+                self.get(part)?.lines().map(|line| four(line) + "\n").collect::<String>().into()
+            }
             ("shared/f32.wgsl", Storage::F16) => self.get("shared/f16.wgsl")?.into(),
             ("shared/f32.wgsl", Storage::F16ToF32) => {
                 self.get("shared/f16.wgsl")?.replace("alias R = f16; //#result", "alias R = f32; //#result").into()

@@ -1,6 +1,6 @@
 //! Dispatches of convolution.
 
-use super::tile::Tile;
+use super::tile::{Layout, Tile};
 use super::{Kernel, Limits, Plan, Storage, Variant, WG, elementwise, matmul, reduce, word};
 use crate::backend::{Operand, Product};
 use crate::dtype::DType;
@@ -93,12 +93,12 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         if z > plan.limits.workgroups as usize {
             return Err(Error::Shape(format!("conv2d with {} groups needs more workgroups than the GPU takes", options.groups)));
         }
-        let tile = Tile::choose(rows, cols, false, first.spec.dtype, plan.limits);
+        let tile = Tile::choose(rows, cols, first.spec.dtype, plan.limits);
         let row_tiles = rows.div_ceil(tile.rows() as usize);
         let tiles = row_tiles * cols.div_ceil(tile.cols() as usize);
         let params = Params {
             splits: word(splits)?,
-            terms_a_split: word(terms.div_ceil(splits).max(1))?,
+            terms_a_split: word(terms.div_ceil(splits).next_multiple_of(4))?,
             terms: word(terms)?,
             rows: word(rows)?,
             cols: word(cols)?,
@@ -106,9 +106,13 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
             tiles: word(tiles)?,
             ..params
         };
+        // Rows of the left matrix; in the weight gradient, of one image.
+        let line = if pass == 2 { y[2] * y[3] } else { terms };
+        // A kernel of one pixel sees neighbouring pixels for neighbouring results.
+        let plain = taps == 1 && options.stride == [1, 1] && options.padding == [0, 0] && (y[2] * y[3]).is_multiple_of(4);
         let kernel = tile
             // Forward reads rows of weights, the weight gradient rows of dy: both contiguous along the sum.
-            .apply(Kernel::new("conv", "conv2d"), [pass != 1, pass == 2])
+            .apply(Kernel::new("conv", "conv2d"), Layout { along_k: [pass != 1, pass == 2], vectors: [line.is_multiple_of(4), plain] })
             .constant("PASS", pass)
             .constant("BIAS", bias.is_some() as u32)
             .constant("RELU", relu as u32);

@@ -1,6 +1,6 @@
 //! Dispatches of matrix products.
 
-use super::tile::Tile;
+use super::tile::{Layout, Tile};
 use super::{Kernel, Plan, eight, strides, word, words};
 use crate::backend::Operand;
 use crate::error::Result;
@@ -35,14 +35,13 @@ pub(super) fn lower(op: &Matmul, inputs: &[Operand], outputs: &[Operand], plan: 
         Ok(lead.broadcast_strides(&sizes.batch).iter().map(|&v| (v * matrix) as i64).collect())
     };
     let (dims, lists) = collapse(&sizes.batch, &[&lead(&a, m * k)?, &lead(&b, k * n)?]);
-    let tile = Tile::choose(m, n, !op.transpose_b && n.is_multiple_of(4) && k > 0, inputs[0].spec.dtype, plan.limits);
+    let tile = Tile::choose(m, n, inputs[0].spec.dtype, plan.limits);
+    let lines = [if op.transpose_a { m } else { k }, if op.transpose_b { k } else { n }];
+    let layout = Layout { along_k: [!op.transpose_a, op.transpose_b], vectors: lines.map(|line| line.is_multiple_of(4) && k > 0) };
     let row_tiles = m.div_ceil(tile.rows() as usize);
     let tiles = row_tiles * n.div_ceil(tile.cols() as usize);
     let [x, y, _] = plan.fold(tiles, 1)?;
-    let kernel = tile
-        .apply(Kernel::new("matmul", "matmul"), [!op.transpose_a, op.transpose_b])
-        .constant("BIAS", op.bias as u32)
-        .constant("RELU", op.relu as u32);
+    let kernel = tile.apply(Kernel::new("matmul", "matmul"), layout).constant("BIAS", op.bias as u32).constant("RELU", op.relu as u32);
     let bias = if op.bias { &inputs[2] } else { &inputs[0] };
     let batch = sizes.batch.len();
     // The batch is the third dimension of the dispatch: as many dispatches as that takes.

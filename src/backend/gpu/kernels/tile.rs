@@ -9,21 +9,30 @@ use crate::dtype::DType;
 pub(super) enum Tile {
     /// `wy*tm` rows and `wx*tn` columns, `tk` terms at a time staged in workgroup memory.
     Staged { tm: u32, tn: u32, wx: u32, wy: u32, tk: u32 },
-    /// `tm` rows and `8*tn` columns, by one subgroup of eight lanes; `four` columns at a time where they lie side by side.
-    Lanes { tm: u32, tn: u32, four: bool },
+    /// `tm` rows and `8*tn` columns, by one subgroup of eight lanes.
+    Lanes { tm: u32, tn: u32 },
     /// `gy*tm*side` rows and `gx*tn*side` columns, by `gx*gy` subgroups of so many lanes with cooperative matrices.
     Matrices { side: u32, lanes: u32, tm: u32, tn: u32, gx: u32, gy: u32 },
 }
 
+/// How the matrices of a product, left and right, lie in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    /// Whether neighbouring terms are neighbours there.
+    pub along_k: [bool; 2],
+    /// Whether neighbours come in whole vectors of four, in every line of the matrix and part of the sum.
+    pub vectors: [bool; 2],
+}
+
 impl Tile {
     /// A tile for a result of `rows` x `cols`, of operands with this type. All but those of cooperative matrices fit WebGPU's default limits: 256 invocations,
-    /// 16 KiB of workgroup memory. `side_by_side` says that neighbouring columns of the right matrix are neighbours in memory, in whole vectors of four.
-    pub fn choose(rows: usize, cols: usize, side_by_side: bool, dtype: DType, limits: &Limits) -> Tile {
+    /// 16 KiB of workgroup memory.
+    pub fn choose(rows: usize, cols: usize, dtype: DType, limits: &Limits) -> Tile {
         if let (DType::F16, Class::Gpu { lanes, .. }, side @ 1..) = (dtype, limits.kernels.class, limits.kernels.matrices) {
             return Tile::matrices(rows, cols, side, lanes);
         }
         if limits.kernels.product == Product::Lanes {
-            return Tile::lanes(rows, cols, side_by_side);
+            return Tile::lanes(rows, cols);
         }
         let (tm, tn, wx, wy, tk) = match (rows, cols) {
             // Few rows (output channels of a first layer, small batches): wide tiles waste less.
@@ -40,14 +49,14 @@ impl Tile {
     }
 
     /// 128 sums a lane at most.
-    fn lanes(rows: usize, cols: usize, side_by_side: bool) -> Tile {
+    fn lanes(rows: usize, cols: usize) -> Tile {
         let tm = match rows {
             0..=4 => rows.max(1) as u32,
             5..=8 => 8,
             _ => 16,
         };
         let tn = (cols.div_ceil(8) as u32).next_power_of_two().min(8);
-        Tile::Lanes { tm, tn, four: side_by_side && tn >= 4 }
+        Tile::Lanes { tm, tn }
     }
 
     /// The larger, the fewer loads a multiplication: 128 rows and columns where a matrix has a side of 16, as far as the result fills them.
@@ -79,8 +88,12 @@ impl Tile {
         }
     }
 
-    /// The kernel with this tile. `along_k` says of both matrices whether it is contiguous along the sum.
-    pub fn apply(&self, mut kernel: Kernel, along_k: [bool; 2]) -> Kernel {
+    /// The kernel with this tile.
+    pub fn apply(&self, mut kernel: Kernel, Layout { along_k, vectors }: Layout) -> Kernel {
+        // Four terms at a time; the lanes take four columns of the right matrix where they do not take terms of both.
+        let left = along_k[0] && vectors[0];
+        let right = if let Tile::Lanes { tn, .. } = *self { if along_k[1] { left } else { tn >= 4 } } else { along_k[1] };
+        kernel.variant.four = [left, right && vectors[1]];
         match *self {
             Tile::Staged { tm, tn, wx, wy, tk } => {
                 staged(kernel.spec("TM", tm).spec("TN", tn).spec("WX", wx).spec("WY", wy).spec("TK", tk), along_k)
@@ -90,10 +103,10 @@ impl Tile {
                 let kernel = kernel.spec("SIDE", side).spec("LANES", lanes);
                 staged(kernel.spec("TM", tm).spec("TN", tn).spec("GX", gx).spec("GY", gy), along_k)
             }
-            Tile::Lanes { tm, tn, four } => {
+            Tile::Lanes { tm, tn } => {
                 kernel.variant.lanes = true;
-                kernel.variant.four = four;
-                kernel.spec("TM", tm).spec("TN", tn)
+                let terms = along_k[1] && kernel.variant.four[1];
+                kernel.spec("TM", tm).spec("TN", tn).constant("B_ALONG_K", terms as u32)
             }
         }
     }
