@@ -8,7 +8,7 @@ use common::{criterion, devices, sync};
 use cpu_time::ThreadTime;
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use mappa::backend::Operand;
-use mappa::op::{Binary, Conv, Conv2dOptions, Elementwise, Matmul, Op};
+use mappa::op::{Binary, Clip, Conv, Conv2dOptions, Elementwise, Matmul, Op};
 use mappa::rng::Stream;
 use mappa::{Device, Tensor};
 use std::time::{Duration, Instant};
@@ -89,7 +89,7 @@ fn main() {
         // 3x3, 32 to 32 channels, on images of 28 x 28: a middle layer of a small classifier.
         let options = Conv2dOptions { padding: [1, 1], ..Default::default() };
         let (x, w, y) = (uniform(device, &[4, 32, 28, 28]), uniform(device, &[32, 32, 3, 3]), uniform(device, &[4, 32, 28, 28]));
-        bench(&mut c, "conv2d", kind, device, Conv::Forward { options, bias: false, relu: false }, &[x.clone(), w.clone()]);
+        bench(&mut c, "conv2d", kind, device, Conv::Forward { options, bias: false, clip: Clip::Nothing }, &[x.clone(), w.clone()]);
         bench(&mut c, "conv2d_backward_input", kind, device, Conv::BackwardInput { options, input_size: [28, 28] }, &[y.clone(), w]);
         bench(&mut c, "conv2d_backward_weight", kind, device, Conv::BackwardWeight { options, kernel_size: [3, 3] }, &[x, y]);
         dispatch(&mut c, kind, device);

@@ -1,5 +1,5 @@
 // conv2d as an implicit matrix product, in three passes that share one loop:
-//   PASS 0  y[n,k,oh,ow] = sum_{c,i,j} w[k,c,i,j] x[n,c,oh s + i d - p, ow s + j d - p] (+ bias[k]), or max(y, 0)    rows k, columns (n,oh,ow), sum over (c,i,j)
+//   PASS 0  y[n,k,oh,ow] = sum_{c,i,j} w[k,c,i,j] x[n,c,oh s + i d - p, ow s + j d - p] (+ bias[k]), or max(y, 0), or min(max(y, 0), 6)    rows k, columns (n,oh,ow), sum over (c,i,j)
 //   PASS 1  dx[n,c,h,w] = sum_{k,i,j} w[k,c,i,j] dy[n,k,(h + p - i d)/s, (w + p - j d)/s]              rows c, columns (n,h,w), sum over (k,i,j),
 //           for the pixels (h,w) of one remainder by the strides and the taps whose quotients are whole there
 //   PASS 2  dw[k,c,i,j] = sum_{n,oh,ow} dy[n,k,oh,ow] x[n,c,oh s + i d - p, ow s + j d - p]            rows k, columns (c,i,j), sum over (n,oh,ow)
@@ -17,7 +17,7 @@
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is group * splits + split. PASS 2 with splits > 1 writes partial sums
 //            [splits, K, C/groups, kH, kW], which the reduce kernel then adds in a fixed order: no atomics, the same bits every time;
 //            of f16 operands they are f32 (R).
-// Overrides  PASS, BIAS, RELU; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl or shared/matrices.wgsl in its place
+// Overrides  PASS, BIAS, RELU, CEILING; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl or shared/matrices.wgsl in its place
 // Precision  the terms of one split summed in f32, in order. Tiles: errors are relative to the largest number of a tile.
 //#include shared/f32.wgsl
 //#include shared/loads.wgsl
@@ -25,6 +25,8 @@
 override PASS: u32 = 0u;
 override BIAS: bool = false;
 override RELU: bool = false;
+// With RELU: the greatest result; 0 for none.
+override CEILING: u32 = 0u;
 
 struct Params {
     n: u32,
@@ -238,11 +240,18 @@ fn result_at(col: u32) -> u32 {
     }
 }
 
+// What a result becomes.
+fn clipped(value: f32) -> f32 {
+    var v = value;
+    if RELU { v = select(v, 0.0, v <= 0.0); }
+    if CEILING > 0u { v = select(v, f32(CEILING), v >= f32(CEILING)); }
+    return v;
+}
+
 fn put(at: u32, value: f32) {
     var v = value;
     if BIAS { v += row_bias; }
-    if RELU { v = select(v, 0.0, v <= 0.0); }
-    result[row_at + at] = R(v);
+    result[row_at + at] = R(clipped(v));
 }
 
 //#include shared/index.wgsl
@@ -300,8 +309,7 @@ fn depthwise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) g
         }
     }
     if BIAS { sum += f32(bias[channel]); }
-    if RELU { sum = select(sum, 0.0, sum <= 0.0); }
-    result[at] = R(sum);
+    result[at] = R(clipped(sum));
 }
 
 @compute @workgroup_size(WG)
@@ -447,11 +455,7 @@ fn place_row(at: u32, step: u32) -> vec4<f32> {
 
 fn along_output(v: vec4<f32>) -> vec2<f32> { return vec2(v.x + v.y + v.z, v.y - v.z - v.w); }
 
-// What a result becomes.
-fn ended(v: vec2<f32>) -> vec2<f32> {
-    if !RELU { return v; }
-    return select(v, vec2(0.0), v <= vec2(0.0));
-}
+fn ended(v: vec2<f32>) -> vec2<f32> { return vec2(clipped(v.x), clipped(v.y)); }
 
 fn put_results(at: u32, w: u32, results: vec2<f32>) {
     planes[at] = results.x;

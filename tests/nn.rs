@@ -275,7 +275,8 @@ fn norms_are_folded_into_convolutions_where_that_is_asked_for_and_nothing_else_c
                 plain.iter().zip(&got).all(|(a, b)| (a - b).abs() <= 100.0 * f32::EPSILON / 2.0 * largest),
                 "{name}: {plain:?} and {got:?}"
             );
-            assert!(name == "lenet5" || plain != got, "{name}: nothing was folded");
+            // EfficientNet's untrained features are too small to change the last bits of its biases; its norms are counted below.
+            assert!(["lenet5", "efficientnet_lite0"].contains(&name) || plain != got, "{name}: nothing was folded");
         }
     };
     for name in ["resnet8", "resnet18", "mobilenet_v2", "vgg11_bn", "efficientnet_lite0", "lenet5"] {
@@ -298,19 +299,23 @@ fn norms_are_folded_into_convolutions_where_that_is_asked_for_and_nothing_else_c
     }
 
     // 9 norms: the 3 at the ends of the residual blocks keep a pass of their own, with the sum.
-    let count = |ctx: fn(&Folded) -> Context, recording: bool| {
+    let count = |name: &str, ctx: fn(&Folded) -> Context, recording: bool| {
         let (device, counts) = Device::null();
-        let network = models::build("resnet8", [3, 32, 32], 5, &device, 7).unwrap();
+        let network = models::build(name, [3, 32, 32], 5, &device, 7).unwrap();
         let norms = || counts.lock().unwrap().ops.iter().filter(|(name, ..)| name.starts_with("batch_norm")).count();
         let folded = Folded::default();
         let _guard = (!recording).then(autodiff::no_grad);
         network.forward(&mut ctx(&folded), &Tensor::zeros(&device, &[1, 3, 32, 32]).unwrap()).unwrap();
         norms()
     };
-    assert_eq!(count(|folded| Context::eval().folding(folded), false), 3);
-    assert_eq!(count(|folded| Context::eval().folding(folded), true), 9);
-    assert_eq!(count(|folded| Context::train(1, 1).folding(folded), false), 9);
-    assert_eq!(count(|folded| Context::eval().folding(folded).observe(Box::new(|_, _, _| None)), false), 9);
+    assert_eq!(count("resnet8", |folded| Context::eval().folding(folded), false), 3);
+    assert_eq!(count("resnet8", |folded| Context::eval().folding(folded), true), 9);
+    for name in ["mobilenet_v2", "efficientnet_lite0"] {
+        assert_eq!(count(name, |folded| Context::eval().folding(folded), false), 0, "{name}");
+    }
+    assert_eq!(count("mobilenet_v2", |_| Context::eval(), false), 52);
+    assert_eq!(count("resnet8", |folded| Context::train(1, 1).folding(folded), false), 9);
+    assert_eq!(count("resnet8", |folded| Context::eval().folding(folded).observe(Box::new(|_, _, _| None)), false), 9);
 }
 
 #[test]

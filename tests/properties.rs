@@ -145,8 +145,14 @@ fn convolutions_and_their_gradients_agree() {
             let (x, w) = ([n, cg * groups, side(0), side(1)], [kg * groups, cg, kernel_size[0], kernel_size[1]]);
             let y = options.output_shape(&Shape::new(&x).unwrap(), &Shape::new(&w).unwrap()).unwrap();
             match pass {
-                0 if bias => case(Conv::Forward { options, bias, relu }, vec![uniform(&x), uniform(&w), uniform(&w[..1])]),
-                0 => case(Conv::Forward { options, bias, relu }, vec![uniform(&x), uniform(&w)]),
+                0 if bias => case(
+                    Conv::Forward { options, bias, clip: if relu { Clip::Relu } else { Clip::Nothing } },
+                    vec![uniform(&x), uniform(&w), uniform(&w[..1])],
+                ),
+                0 => case(
+                    Conv::Forward { options, bias, clip: if relu { Clip::Relu } else { Clip::Nothing } },
+                    vec![uniform(&x), uniform(&w)],
+                ),
                 1 => case(Conv::BackwardInput { options, input_size: [x[2], x[3]] }, vec![uniform(&y), uniform(&w)]),
                 _ => case(Conv::BackwardWeight { options, kernel_size }, vec![uniform(&x), uniform(&y)]),
             }
@@ -165,8 +171,11 @@ fn convolutions_of_many_channels_agree() {
         let (x, w) = ([n, c, 3 + extra[0], 3 + extra[1]], [k, c, 3, 3]);
         let y = options.output_shape(&Shape::new(&x).unwrap(), &Shape::new(&w).unwrap()).unwrap();
         match pass {
-            0 if bias => case(Conv::Forward { options, bias, relu }, vec![uniform(&x), uniform(&w), uniform(&w[..1])]),
-            0 => case(Conv::Forward { options, bias, relu }, vec![uniform(&x), uniform(&w)]),
+            0 if bias => case(
+                Conv::Forward { options, bias, clip: if relu { Clip::Relu } else { Clip::Nothing } },
+                vec![uniform(&x), uniform(&w), uniform(&w[..1])],
+            ),
+            0 => case(Conv::Forward { options, bias, clip: if relu { Clip::Relu } else { Clip::Nothing } }, vec![uniform(&x), uniform(&w)]),
             1 => case(Conv::BackwardInput { options, input_size: [x[2], x[3]] }, vec![uniform(&y), uniform(&w)]),
             _ => case(Conv::BackwardWeight { options, kernel_size: [3, 3] }, vec![uniform(&x), uniform(&y)]),
         }

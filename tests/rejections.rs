@@ -41,7 +41,7 @@ fn accepts(op: impl Into<Op>, good: &[Spec]) {
 fn convolutions() {
     let (x, w) = (f32s(&[2, 4, 5, 5]), f32s(&[6, 2, 3, 3]));
     let good = Conv2dOptions { groups: 2, ..Default::default() };
-    let forward = |options| Conv::Forward { options, bias: false, relu: false };
+    let forward = |options| Conv::Forward { options, bias: false, clip: Clip::Nothing };
     accepts(forward(good), &[x, w]);
     for (options, parts) in [
         (Conv2dOptions { stride: [0, 1], ..good }, ["conv2d", "stride", "at least 1", "[0, 1]"]),
@@ -67,7 +67,7 @@ fn convolutions() {
     refuses(forward(good), &[x, f32s(&[6, 2, 0, 3])], &["conv2d", "kernel height 0"]);
     refuses(forward(good), &[x, i32s(&[6, 2, 3, 3])], &["float", "i32"]);
     refuses(forward(good), &[x], &["1 operands", "expected 2"]);
-    let bias = Conv::Forward { options: good, bias: true, relu: false };
+    let bias = Conv::Forward { options: good, bias: true, clip: Clip::Nothing };
     accepts(bias, &[x, w, f32s(&[6])]);
     refuses(bias, &[x, w, f32s(&[4])], &["conv2d", "bias [4]", "[6]"]);
     refuses(bias, &[x, w], &["2 operands", "expected 3"]);

@@ -337,12 +337,14 @@ fn conv(c: &mut Cases) {
         let weight = [k, x[1] / groups, kh, kw];
         let (Ok(x_shape), Ok(w_shape)) = (Shape::new(&x), Shape::new(&weight)) else { continue };
         let Ok(y) = options.output_shape(&x_shape, &w_shape) else { continue };
-        for (bias, relu) in [(false, false), (true, false), (true, true)] {
-            let mut inputs = vec![uniform(&x), uniform(&weight)];
+        for (bias, clip) in [(false, Clip::Nothing), (true, Clip::Nothing), (true, Clip::Relu), (true, Clip::Relu6)] {
+            // Large enough for the ceiling.
+            let pixels = if clip == Clip::Relu6 { between(&x, -3.0, 3.0) } else { uniform(&x) };
+            let mut inputs = vec![pixels, if clip == Clip::Relu6 { between(&weight, -3.0, 3.0) } else { uniform(&weight) }];
             if bias {
                 inputs.push(uniform(&[k]));
             }
-            c.0.push(Case { op: Conv::Forward { options, bias, relu }.into(), inputs, differentiable });
+            c.0.push(Case { op: Conv::Forward { options, bias, clip }.into(), inputs, differentiable });
         }
         c.0.push(Case {
             op: Conv::BackwardInput { options, input_size: [x[2], x[3]] }.into(),
@@ -354,7 +356,7 @@ fn conv(c: &mut Cases) {
     // Several blocks of tiles on the GPU, and several sums of its weight gradient: 4,200 tiles.
     let (x, weight) = (uniform(&[5, 32, 60, 56]), uniform(&[32, 32, 3, 3]));
     let options = Conv2dOptions { padding: [1, 1], ..Conv2dOptions::default() };
-    c.add(Conv::Forward { options, bias: false, relu: false }, vec![x.clone(), weight]);
+    c.add(Conv::Forward { options, bias: false, clip: Clip::Nothing }, vec![x.clone(), weight]);
     c.add(Conv::BackwardWeight { options, kernel_size: [3, 3] }, vec![x.clone(), x]);
 }
 

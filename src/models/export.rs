@@ -11,7 +11,9 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::io::onnx::{Array, Attribute, Dim, Entry, Graph, Model, Node, OperatorSet, ValueInfo};
 use crate::nn::{Context, Module, state_dict};
-use crate::op::{After, Binary, Conv, Elementwise, Layout, Matmul, Norm, Op, Pool, Pool2dOptions, Reduce, ReduceKind, Softmax, Unary};
+use crate::op::{
+    After, Binary, Clip, Conv, Elementwise, Layout, Matmul, Norm, Op, Pool, Pool2dOptions, Reduce, ReduceKind, Softmax, Unary,
+};
 use crate::tensor::Tensor;
 
 /// Images of the pass that is written down. In the file their number is free.
@@ -207,7 +209,7 @@ impl Writer<'_> {
         let output = self.fresh(call.op.family());
         let batch = call.inputs.first().is_some_and(|x| x.spec.shape.first() == Some(&BATCH));
         let (op, attributes) = match &call.op {
-            Op::Conv(Conv::Forward { options: o, relu: false, .. }) => {
+            Op::Conv(Conv::Forward { options: o, clip: Clip::Nothing, .. }) => {
                 let w = call.inputs[1].spec.shape;
                 let group = Attribute::int("group", o.groups as i64);
                 ("Conv", [window([w[2], w[3]], o.stride, o.padding, o.dilation), vec![group]].concat())

@@ -4,7 +4,7 @@ use super::{Context, Init, Module, Owned, Parameter, Then, by, init, join};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::op::{Conv2dOptions, ConvTranspose2dOptions};
+use crate::op::{Clip, Conv2dOptions, ConvTranspose2dOptions};
 use crate::tensor::Tensor;
 
 /// Weight and bias of a layer from and to some channels; the weight's `shape` follows from the number of groups.
@@ -75,28 +75,31 @@ impl Conv2d {
 }
 
 impl Conv2d {
-    fn convolve(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
+    fn convolve(&self, x: &Tensor, clip: Clip) -> Result<Tensor> {
         let bias = self.bias.as_ref().map(|bias| bias.tensor_for(x)).transpose()?;
-        x.conv2d_with(&self.weight.tensor_for(x)?, bias.as_ref(), self.options, relu)
+        x.conv2d_with(&self.weight.tensor_for(x)?, bias.as_ref(), self.options, clip)
     }
 }
 
 impl Module for Conv2d {
     fn forward(&self, _: &mut Context, x: &Tensor) -> Result<Tensor> {
-        self.convolve(x, false)
+        self.convolve(x, Clip::Nothing)
     }
 
     fn forward_then(&self, ctx: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
-        let (norm, after) = match then {
+        if let Some(clip) = then.clip() {
+            return self.convolve(x, clip);
+        }
+        let folded = match then {
+            Then::Norm(norm, None) => Some((norm, Clip::Nothing)),
             // What a norm computes in its pass and a convolution does not takes no pass less with the norm in the weights.
-            Then::Norm(norm, after) if x.dtype() == DType::F32 && matches!(after, None | Some(Then::Relu { ceiling: f64::INFINITY })) => {
-                (norm, after.is_some())
-            }
-            then => return then.after(|relu| self.convolve(x, relu)),
+            Then::Norm(norm, Some(after)) => after.clip().map(|clip| (norm, clip)),
+            _ => None,
         };
+        let Some((norm, clip)) = folded.filter(|_| x.dtype() == DType::F32) else { return then.apply(&self.convolve(x, Clip::Nothing)?) };
         let bias = self.bias.as_ref().map(Parameter::data);
         let (weight, bias) = ctx.folded(|| norm.fold(&self.weight.data(), bias.as_ref()))?;
-        x.conv2d_with(&weight, Some(&bias), self.options, after)
+        x.conv2d_with(&weight, Some(&bias), self.options, clip)
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

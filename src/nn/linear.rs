@@ -48,7 +48,10 @@ impl Module for Linear {
     }
 
     fn forward_then(&self, _: &mut Context, x: &Tensor, then: Then) -> Result<Tensor> {
-        then.after(|relu| self.multiply(x, relu))
+        match then {
+            Then::Relu { ceiling: f64::INFINITY } => self.multiply(x, true),
+            then => then.apply(&self.multiply(x, false)?),
+        }
     }
 
     fn visit(&self, path: &str, visitor: &mut dyn FnMut(String, Owned)) {

@@ -2,7 +2,7 @@
 
 use super::BatchNorm2d;
 use crate::error::{Error, Result};
-use crate::op::{After, Unary};
+use crate::op::{After, Clip, Unary};
 use crate::tensor::Tensor;
 
 /// What becomes of a layer's result: functions that a layer may compute in its own pass over memory, see [`Module::forward_then`](super::Module::forward_then).
@@ -20,15 +20,9 @@ pub enum Then<'a> {
 }
 
 impl<'a> Then<'a> {
-    /// Of a layer that takes a ReLU into its pass if it is asked to, and nothing else.
-    ///
-    /// # Errors
-    /// Those of `forward`, and as [`Then::apply`].
-    pub fn after(self, forward: impl FnOnce(bool) -> Result<Tensor>) -> Result<Tensor> {
-        match self {
-            Then::Relu { ceiling: f64::INFINITY } => forward(true),
-            then => then.apply(&forward(false)?),
-        }
+    /// What a convolution makes of it in its pass, where it can.
+    pub(super) fn clip(self) -> Option<Clip> {
+        if let Then::Relu { ceiling } = self { Clip::with_ceiling(ceiling) } else { None }
     }
 
     /// As a pass of its own.

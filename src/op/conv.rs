@@ -156,17 +156,44 @@ impl ConvTranspose2dOptions {
     }
 }
 
+/// What becomes of a convolution's result before it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Clip {
+    /// `y`
+    Nothing,
+    /// `max(y, 0)`
+    Relu,
+    /// `min(max(y, 0), 6)`
+    Relu6,
+}
+
+impl Clip {
+    /// That with such a ceiling, where there is one.
+    pub fn with_ceiling(ceiling: f64) -> Option<Clip> {
+        [Clip::Relu, Clip::Relu6].into_iter().find(|clip| clip.bounds().is_some_and(|[_, most]| most == ceiling))
+    }
+
+    /// Least and greatest result.
+    pub fn bounds(self) -> Option<[f64; 2]> {
+        match self {
+            Clip::Nothing => None,
+            Clip::Relu => Some([0.0, f64::INFINITY]),
+            Clip::Relu6 => Some([0.0, 6.0]),
+        }
+    }
+}
+
 /// The family's operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Conv {
-    /// `(x [N, C, H, W], w [K, C/groups, kH, kW], bias [K]?) -> y [N, K, oH, oW]`, or `max(y, 0)`.
+    /// `(x [N, C, H, W], w [K, C/groups, kH, kW], bias [K]?) -> y [N, K, oH, oW]`, with `clip` of it.
     Forward {
         /// Stride, padding, dilation, groups.
         options: Conv2dOptions,
         /// A third operand `[K]` is added.
         bias: bool,
-        /// Results below 0 become 0.
-        relu: bool,
+        /// What becomes of the results.
+        clip: Clip,
     },
     /// `(dy, w) -> dx [N, C, H, W]`.
     BackwardInput {

@@ -19,7 +19,7 @@ mod tolerance;
 
 use crate::error::{Error, Result};
 use crate::shape::{Shape, Spec};
-pub use conv::{Conv, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions};
+pub use conv::{Clip, Conv, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions};
 pub use custom::{Custom, CustomOp};
 pub use elementwise::{Binary, Comparison, Elementwise, Unary};
 pub use layout::Layout;

@@ -8,7 +8,7 @@ mod pointwise;
 mod together;
 mod winograd;
 
-use super::fast::relu;
+use super::fast::clip;
 use super::{Args, outputs};
 use crate::backend::KernelTable;
 use crate::dtype::Real;
@@ -49,12 +49,13 @@ impl Sizes {
     }
 }
 
-/// How a pass ends: what is added to each sum, and whether what is below 0 then becomes 0.
+/// How a pass ends: what is added to each sum, and its bounds then.
 #[derive(Clone, Copy, Default)]
 struct End<'a> {
     /// One value a result channel.
     bias: Option<&'a [f32]>,
-    relu: bool,
+    /// Least and greatest result.
+    bounds: Option<[f32; 2]>,
 }
 
 impl<'a> End<'a> {
@@ -65,7 +66,8 @@ impl<'a> End<'a> {
 
     /// Of result channel `k`.
     fn of(self, k: usize) -> ChannelEnd {
-        ChannelEnd { bias: self.bias.map_or(0.0, |bias| bias[k]), least: if self.relu { 0.0 } else { f32::NEG_INFINITY } }
+        let [least, most] = self.bounds.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]);
+        ChannelEnd { bias: self.bias.map_or(0.0, |bias| bias[k]), least, most }
     }
 }
 
@@ -74,14 +76,13 @@ impl<'a> End<'a> {
 struct ChannelEnd {
     bias: f32,
     least: f32,
+    most: f32,
 }
 
 impl ChannelEnd {
-    /// As [`relu`] has it: NaN stays, and -0 becomes 0.
     #[inline(always)]
     fn of(self, sum: f32) -> f32 {
-        let v = sum + self.bias;
-        if v <= self.least { self.least } else { v }
+        clip(sum + self.bias, [self.least, self.most])
     }
 }
 
@@ -130,9 +131,9 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, table: Option<&KernelTabl
         Conv::BackwardInput { options, .. } => Sizes::new(&out, &specs[1].shape, &specs[0].shape, options),
         Conv::BackwardWeight { options, .. } => Sizes::new(&specs[0].shape, &out, &specs[1].shape, options),
     };
-    let (bias, ends): (Option<&[T]>, bool) = match *op {
-        Conv::Forward { bias, relu, .. } => (bias.then(|| bytemuck::cast_slice(args.ins[2])), relu),
-        _ => (None, false),
+    let (bias, bounds): (Option<&[T]>, _) = match *op {
+        Conv::Forward { bias, clip, .. } => (bias.then(|| bytemuck::cast_slice(args.ins[2])), clip.bounds()),
+        _ => (None, None),
     };
     // Without an input channel, an image or an output pixel there is nothing to be fast about.
     let some = !y.is_empty() && specs.iter().all(|spec| !spec.shape.is_empty());
@@ -141,7 +142,7 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, table: Option<&KernelTabl
         let way = Way::choose(&sizes, specs[0].shape[0], matches!(op, Conv::BackwardWeight { .. }), table);
         match (op, way) {
             (Conv::Forward { .. }, way) => {
-                let end = End { bias: bias.map(bytemuck::cast_slice), relu: ends };
+                let end = End { bias: bias.map(bytemuck::cast_slice), bounds: bounds.map(|bounds| bounds.map(|bound| bound as f32)) };
                 match way {
                     Way::Pointwise => pointwise::forward(&sizes, a, b, end, y),
                     Way::Tiles => winograd::forward(&sizes, a, b, end, y),
@@ -172,7 +173,7 @@ pub(super) fn run<T: Real>(op: &Conv, args: &mut Args, table: Option<&KernelTabl
         Conv::BackwardInput { .. } => taps(&sizes, images, |x, w, dy| sums[x] += a[dy].to_f64() * b[w].to_f64()),
         Conv::BackwardWeight { .. } => taps(&sizes, images, |x, w, dy| sums[w] += a[x].to_f64() * b[dy].to_f64()),
     }
-    y.iter_mut().zip(sums).for_each(|(y, sum)| *y = T::from_f64(if ends { relu(sum) } else { sum }));
+    y.iter_mut().zip(sums).for_each(|(y, sum)| *y = T::from_f64(bounds.map_or(sum, |bounds| clip(sum, bounds))));
     Ok(())
 }
 
@@ -204,7 +205,7 @@ fn taps(s: &Sizes, n: usize, mut visit: impl FnMut(usize, usize, usize)) {
 mod tests {
     use super::*;
     use crate::dtype::DType;
-    use crate::op::{Magnitudes, Op};
+    use crate::op::{Clip, Magnitudes, Op};
     use crate::rng::Stream;
     use crate::shape::Spec;
 
@@ -241,7 +242,7 @@ mod tests {
             let minimal = winograd::can(&sizes);
             let passes: [(Op, [(&Shape, &Vec<f32>); 2], &Shape, Vec<Planes>); 3] = [
                 (
-                    Conv::Forward { options, bias: false, relu: false }.into(),
+                    Conv::Forward { options, bias: false, clip: Clip::Nothing }.into(),
                     [(&xs, &x), (&ws, &weight)],
                     &ys,
                     vec![

@@ -100,10 +100,22 @@ pub fn relu<T: PartialOrd + Default>(v: T) -> T {
     if v <= T::default() { T::default() } else { v }
 }
 
-/// `y = relu(y)`
-pub fn relu_all(y: &mut [f32]) {
+/// `v` within bounds; NaN stays, and -0 becomes the lower bound 0.
+#[inline(always)]
+pub fn clip<T: PartialOrd>(v: T, [least, most]: [T; 2]) -> T {
+    if v <= least {
+        least
+    } else if v >= most {
+        most
+    } else {
+        v
+    }
+}
+
+/// `y = clip(y)`
+pub fn clip_all(y: &mut [f32], bounds: [f32; 2]) {
     for_each(y.chunks_mut(chunk(y.len(), GRAIN)).collect(), |y: &mut [f32]| {
-        vectorized(|| y.iter_mut().for_each(|y| *y = relu(*y)));
+        vectorized(|| y.iter_mut().for_each(|y| *y = clip(*y, bounds)));
     });
 }
 

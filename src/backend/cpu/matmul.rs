@@ -2,7 +2,7 @@
 
 mod dots;
 
-use super::fast::{relu, relu_all};
+use super::fast::{clip_all, relu};
 use super::{Args, outputs, threads};
 use crate::dtype::Real;
 use crate::error::Result;
@@ -53,7 +53,7 @@ pub(super) fn run<T: Real>(op: &Matmul, args: &mut Args, fast: bool) -> Result<(
             }
             sgemm([m, n, k], a, stride_a, b, stride_b, y, bias.is_some());
             if op.relu {
-                relu_all(y);
+                clip_all(y, [0.0, f32::INFINITY]);
             }
             continue;
         }

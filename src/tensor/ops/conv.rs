@@ -3,7 +3,7 @@
 use super::no_gradient;
 use crate::autodiff::{Grads, Recorded};
 use crate::error::{Error, Result};
-use crate::op::{Conv, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, Reduce, ReduceKind};
+use crate::op::{Clip, Conv, Conv1dOptions, Conv2dOptions, ConvTranspose2dOptions, Reduce, ReduceKind};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -12,15 +12,15 @@ impl Tensor {
     /// # Errors
     /// [`Shape`](crate::Error::Shape) when channels or kernel do not fit the input.
     pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions) -> Result<Tensor> {
-        self.conv2d_with(weight, bias, options, false)
+        self.conv2d_with(weight, bias, options, Clip::Nothing)
     }
 
-    /// [`Tensor::conv2d`], and with `relu` what is above 0 of it, in one pass.
+    /// [`Tensor::conv2d`] and `clip` of it, in one pass.
     ///
     /// # Errors
     /// As [`Tensor::conv2d`].
-    pub fn conv2d_with(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions, relu: bool) -> Result<Tensor> {
-        let op = Conv::Forward { options, bias: bias.is_some(), relu };
+    pub fn conv2d_with(&self, weight: &Tensor, bias: Option<&Tensor>, options: Conv2dOptions, clip: Clip) -> Result<Tensor> {
+        let op = Conv::Forward { options, bias: bias.is_some(), clip };
         match bias {
             Some(bias) => Tensor::apply1(op, &[self, weight, bias]),
             None => Tensor::apply1(op, &[self, weight]),
@@ -75,16 +75,16 @@ impl Tensor {
 
 pub(super) fn vjp(op: &Conv, r: &Recorded, dy: &Tensor, grads: &mut Grads) -> Result<()> {
     let (x, w) = (r.input(0)?, r.input(1)?);
-    let (options, bias, relu) = match *op {
-        Conv::Forward { options, bias, relu } => (options, bias, relu),
+    let (options, bias, clip) = match *op {
+        Conv::Forward { options, bias, clip } => (options, bias, clip),
         // Linear in both operands: the convolution itself, and the weight's gradient with the roles of image and gradient exchanged.
         Conv::BackwardInput { options, .. } => {
-            grads.op(&[0], Conv::Forward { options, bias: false, relu: false }, &[dy, w])?;
+            grads.op(&[0], Conv::Forward { options, bias: false, clip: Clip::Nothing }, &[dy, w])?;
             return grads.op(&[1], Conv::BackwardWeight { options, kernel_size: [w.shape()[2], w.shape()[3]] }, &[dy, x]);
         }
         Conv::BackwardWeight { .. } => return Err(no_gradient(&(*op).into())),
     };
-    let dy = &super::elementwise::through_relu(relu, r, dy)?;
+    let dy = &super::elementwise::through(clip, r, dy)?;
     grads.op(&[0], Conv::BackwardInput { options, input_size: [x.shape()[2], x.shape()[3]] }, &[dy, w])?;
     grads.op(&[1], Conv::BackwardWeight { options, kernel_size: [w.shape()[2], w.shape()[3]] }, &[x, dy])?;
     if bias {

@@ -5,7 +5,7 @@ use crate::autodiff::{Grads, Recorded};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::elementwise::Saved;
-use crate::op::{Binary, Comparison, Elementwise, Unary};
+use crate::op::{Binary, Clip, Comparison, Elementwise, Unary};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -288,10 +288,12 @@ fn share(wins: Comparison, own: &Tensor, other: &Tensor, dy: &Tensor) -> Result<
     dy.where_(&own.compare(wins, other)?, &tied)
 }
 
-/// The gradient before a ReLU in whose pass the operation's only result was computed.
-pub(super) fn through_relu(relu: bool, r: &Recorded, dy: &Tensor) -> Result<Tensor> {
-    if !relu {
-        return Ok(dy.clone());
-    }
-    Tensor::apply1(Elementwise::UnaryBackward(Unary::Relu), &[r.output(0)?, dy])
+/// The gradient before what the operation's only result became in its pass. A result lies between the bounds where what it was made of does.
+pub(super) fn through(clip: Clip, r: &Recorded, dy: &Tensor) -> Result<Tensor> {
+    let function = match clip.bounds() {
+        None => return Ok(dy.clone()),
+        Some([0.0, f64::INFINITY]) => Unary::Relu,
+        Some([min, max]) => Unary::Clamp { min, max },
+    };
+    Tensor::apply1(Elementwise::UnaryBackward(function), &[r.output(0)?, dy])
 }

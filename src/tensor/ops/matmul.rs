@@ -2,7 +2,7 @@
 
 use crate::autodiff::{Grads, Recorded};
 use crate::error::{Error, Result};
-use crate::op::{Matmul, Reduce, ReduceKind};
+use crate::op::{Clip, Matmul, Reduce, ReduceKind};
 use crate::tensor::Tensor;
 
 impl Tensor {
@@ -63,7 +63,7 @@ impl Tensor {
 
 pub(super) fn vjp(op: &Matmul, r: &Recorded, dy: &Tensor, grads: &mut Grads) -> Result<()> {
     let (a, b) = (r.input(0)?, r.input(1)?);
-    let dy = &super::elementwise::through_relu(op.relu, r, dy)?;
+    let dy = &super::elementwise::through(if op.relu { Clip::Relu } else { Clip::Nothing }, r, dy)?;
     let (ta, tb) = (op.transpose_a, op.transpose_b);
     let product = |transpose_a, transpose_b| Matmul { transpose_a, transpose_b, ..Default::default() };
     let batched = <[usize]>::len(dy.shape()) > 2;

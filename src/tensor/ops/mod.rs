@@ -18,7 +18,7 @@ pub use softmax::Reduction;
 
 use crate::autodiff::{Grads, Recorded};
 use crate::error::{Error, Result};
-use crate::op::{Conv, Matmul, Op};
+use crate::op::{Clip, Conv, Matmul, Op};
 use crate::tensor::Tensor;
 
 impl From<crate::op::Elementwise> for Op {
@@ -94,7 +94,7 @@ pub(crate) type Saves = (&'static [usize], &'static [usize]);
 pub(crate) fn saves(op: &Op) -> Saves {
     match op {
         Op::Elementwise(op) => elementwise::saves(op),
-        Op::Matmul(Matmul { relu: true, .. }) | Op::Conv(Conv::Forward { relu: true, .. }) => (&[0, 1], &[0]),
+        Op::Matmul(Matmul { relu: true, .. }) | Op::Conv(Conv::Forward { clip: Clip::Relu | Clip::Relu6, .. }) => (&[0, 1], &[0]),
         Op::Matmul(_) | Op::Conv(_) => (&[0, 1], &[]),
         Op::Pool(op) => pool::saves(op),
         Op::Recurrent(op) => recurrent::saves(op),

@@ -1,7 +1,7 @@
 //! One tap on every pixel: an image is a matrix `[C, H W]`, and all three passes are matrix products.
 
 use super::{End, Sizes};
-use crate::backend::cpu::fast::{for_each, relu_all};
+use crate::backend::cpu::fast::{clip_all, for_each};
 use crate::backend::cpu::matmul::{Strides, serial_sgemm, sgemm};
 
 /// Whether this is a convolution that it can compute.
@@ -20,8 +20,8 @@ fn images(x: &[f32], y: &mut [f32], [rows, terms, pixels]: [usize; 3], weight: &
             y.chunks_exact_mut(pixels).zip(bias).for_each(|(plane, &b)| plane.fill(b));
         }
         product([rows, pixels, terms], weight, strides, x, Strides { row: pixels, col: 1 }, y, end.bias.is_some());
-        if end.relu {
-            relu_all(y);
+        if let Some(bounds) = end.bounds {
+            clip_all(y, bounds);
         }
     });
 }

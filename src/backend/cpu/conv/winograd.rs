@@ -207,16 +207,20 @@ impl WithSimd for OutputTiles<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let (bias, least) = (simd.splat_f32s(self.end.bias), simd.splat_f32s(self.end.least));
+        let bounded = self.end.least > f32::NEG_INFINITY;
+        let [bias, least, most] = [self.end.bias, self.end.least, self.end.most].map(|v| simd.splat_f32s(v));
         let transform = |[a, b, c, d]: [S::f32s; 4]| [simd.add_f32s(simd.add_f32s(a, b), c), simd.sub_f32s(simd.sub_f32s(b, c), d)];
         for col in (0..self.cols).step_by(S::F32_LANES) {
             let place = |i: usize, j: usize| load::<S>(&self.m[(4 * i + j) * self.pitch + col..]);
             let results = both_ways(bias, place, transform);
             for i in 0..2 {
                 for j in 0..2 {
-                    let v = simd.add_f32s(results[i][j], bias);
+                    let mut v = simd.add_f32s(results[i][j], bias);
                     // As `ChannelEnd::of`.
-                    let v = simd.select_f32s(simd.less_than_or_equal_f32s(v, least), least, v);
+                    if bounded {
+                        v = simd.select_f32s(simd.less_than_or_equal_f32s(v, least), least, v);
+                        v = simd.select_f32s(simd.greater_than_or_equal_f32s(v, most), most, v);
+                    }
                     store::<S>(self.lines, (2 * i + j) * self.half + col, v);
                 }
             }

@@ -6,7 +6,7 @@ use crate::backend::{Operand, Product};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::conv::Phase;
-use crate::op::{Conv, Conv2dOptions, Matmul, ReduceKind};
+use crate::op::{Clip, Conv, Conv2dOptions, Matmul, ReduceKind};
 use crate::shape::{Shape, Spec};
 
 #[repr(C)]
@@ -86,7 +86,7 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         // Pixels that no tap reaches.
         elementwise::fill(&outputs[0], 0.0, plan)?;
     }
-    let (bias, relu) = end(op, inputs);
+    let (bias, clip) = end(op, inputs);
     for Share { cols, terms, params } in shares {
         let splits = if pass == 2 { terms.div_ceil(TERMS_A_SPLIT).clamp(1, 256) } else { 1 };
         let z = options.groups * splits;
@@ -113,9 +113,8 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         let kernel = tile
             // Forward reads rows of weights, the weight gradient rows of dy: both contiguous along the sum.
             .apply(Kernel::new("conv", "conv2d"), Layout { along_k: [pass != 1, pass == 2], vectors: [line.is_multiple_of(4), plain] })
-            .constant("PASS", pass)
-            .constant("BIAS", bias.is_some() as u32)
-            .constant("RELU", relu as u32);
+            .constant("PASS", pass);
+        let kernel = ended(kernel, bias, clip);
         let [gx, gy, _] = plan.fold(tiles, 1)?;
         let groups = [gx, gy, word(z)?];
         if pass == 2 {
@@ -145,20 +144,26 @@ fn direct(
     result: &Operand,
     plan: &mut Plan,
 ) -> Result<()> {
-    let (bias, relu) = end(op, inputs);
+    let (bias, clip) = end(op, inputs);
     let (entry, each) = if pass == 2 { ("depthwise_weight", 1) } else { ("depthwise", WG) };
-    let kernel = Kernel::new("conv", entry).constant("PASS", pass).constant("BIAS", bias.is_some() as u32).constant("RELU", relu as u32);
+    let kernel = ended(Kernel::new("conv", entry).constant("PASS", pass), bias, clip);
     let results = result.spec.shape.len();
     let params = Params { rows: word(results)?, ..sizes };
     plan.push(kernel, &[first, second, bias.unwrap_or(first)], &[result], &params, plan.fold(results, each)?)
 }
 
-/// What a pass adds to its sums, and whether what is below 0 then becomes 0.
-fn end<'a>(op: &Conv, inputs: &'a [Operand]) -> (Option<&'a Operand>, bool) {
+/// What a pass adds to its sums, and what becomes of them then.
+fn end<'a>(op: &Conv, inputs: &'a [Operand]) -> (Option<&'a Operand>, Clip) {
     match *op {
-        Conv::Forward { bias, relu, .. } => (bias.then(|| &inputs[2]), relu),
-        _ => (None, false),
+        Conv::Forward { bias, clip, .. } => (bias.then(|| &inputs[2]), clip),
+        _ => (None, Clip::Nothing),
     }
+}
+
+/// A kernel that ends so.
+fn ended(kernel: Kernel, bias: Option<&Operand>, clip: Clip) -> Kernel {
+    let ceiling = if clip == Clip::Relu6 { 6 } else { 0 };
+    kernel.constant("BIAS", bias.is_some() as u32).constant("RELU", (clip != Clip::Nothing) as u32).constant("CEILING", ceiling)
 }
 
 /// What one dispatch makes of a pass: columns of the result, each a sum of so many terms.
@@ -348,7 +353,7 @@ fn tiles(op: &Conv, [x, weight, y]: [Shape; 3], sizes: Params, inputs: &[Operand
         }
         _ => (0, [c, k], sizes),
     };
-    let (bias, relu) = end(op, inputs);
+    let (bias, clip) = end(op, inputs);
     let u = plan.scratch(f32s(&[PLACES, to, from])?)?;
     plan.push(tile("kernel_tiles").constant("PASS", pass), &[&inputs[1]], &[&u], &sizes, plan.fold(to * from, TILE_WG)?)?;
     let block = most.min(total);
@@ -360,7 +365,7 @@ fn tiles(op: &Conv, [x, weight, y]: [Shape; 3], sizes: Params, inputs: &[Operand
         plan.push(tile("input_tiles"), &[&inputs[0]], &[&v], &params, plan.fold(from * count, TILE_WG)?)?;
         let product = Matmul::default();
         matmul::lower(&product, &[u.clone(), v], std::slice::from_ref(&m), plan)?;
-        let kernel = tile("output_tiles").constant("BIAS", bias.is_some() as u32).constant("RELU", relu as u32);
+        let kernel = ended(tile("output_tiles"), bias, clip);
         plan.push(kernel, &[&m, bias.unwrap_or(&m)], &[out], &params, plan.fold(to * count, TILE_WG)?)?;
     }
     Ok(())
