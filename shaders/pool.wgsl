@@ -3,13 +3,14 @@
 // Layout     images [N, C, H, W], f32 or f16: a plane is the H*W values of one (n, c). index [N, C, oH, oW] u32: h W + w of the maximum.
 // Bindings   the operands in order (read), the results (read_write), params (uniform)
 // Dispatch   one invocation a result, WG a workgroup, folded to 2-D; global_avg_pool2d: one workgroup a plane
-// Overrides  WG: invocations per workgroup, a power of two
+// Overrides  WG: invocations per workgroup, a power of two; APART: windows do not overlap, so that a pixel has one at most
 // Precision  maxima are exact; average sums run in order over the window; global_avg_pool2d is a tree of WG partial sums.
 //#include shared/f32.wgsl
 //#include shared/index.wgsl
 //#include shared/sum.wgsl
 
 override WG: u32 = 256u;
+override APART: bool = false;
 
 struct Params {
     planes: u32,
@@ -73,6 +74,12 @@ fn max_pool2d(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
     index[at] = where_best;
 }
 
+// What a pixel gets from a window.
+fn gradient_of(window: u32, pixel: u32) -> f32 {
+    let won = winners[window] == pixel;
+    return select(0.0, f32(x[window]), won);
+}
+
 @compute @workgroup_size(WG)
 fn max_pool2d_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let at = flat_group(group, groups) * WG + lane;
@@ -83,6 +90,13 @@ fn max_pool2d_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wor
     let plane = image * params3.oh * params3.ow;
     let pixel_row = pixel / params3.w;
     let pixel_col = pixel - pixel_row * params3.w;
+    if APART {
+        let row = divided(pixel_row + params3.pad_h, 1.0 / f32(params3.stride_h));
+        let col = divided(pixel_col + params3.pad_w, 1.0 / f32(params3.stride_w));
+        dx[at] = T(0.0);
+        if row < params3.oh && col < params3.ow { dx[at] = T(gradient_of(plane + row * params3.ow + col, pixel)); }
+        return;
+    }
     var sum = 0.0;
     for (var i = 0u; i < params3.kernel_h; i++) {
         let top = i32(pixel_row + params3.pad_h) - i32(i * params3.dil_h);
@@ -92,8 +106,7 @@ fn max_pool2d_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wor
             let left = i32(pixel_col + params3.pad_w) - i32(j * params3.dil_w);
             let col = divided(u32(left), 1.0 / f32(params3.stride_w));
             if left < 0 || col * params3.stride_w != u32(left) || col >= params3.ow { continue; }
-            let window = plane + row * params3.ow + col;
-            if winners[window] == pixel { sum += f32(x[window]); }
+            sum += gradient_of(plane + row * params3.ow + col, pixel);
         }
     }
     dx[at] = T(sum);

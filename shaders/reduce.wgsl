@@ -1,6 +1,7 @@
 // reduce: sums, sums of squares, squared deviations, products, maxima and minima and their indices, over any set of dimensions.
 //
 // Layout     term j of output o is x[offset(o, kept) + offset(j, reduced)]; result [outputs, chunks].
+//            reduce_four takes terms that lie side by side four at a time: its terms, sizes and strides are of vectors' first numbers.
 // Bindings   0 x (read)   1 per-output helper (read): the mean for KIND 2, the candidates for argmax_again, else anything
 //            2 result (read_write)   3 params (uniform)
 // Dispatch   a workgroup takes RX outputs and one chunk of their terms; outputs folded to 2-D, z is the chunk
@@ -30,6 +31,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x4: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> helper: array<f32>;
 @group(0) @binding(1) var<storage, read> candidates: array<u32>;
 @group(0) @binding(2) var<storage, read_write> result: array<f32>;
@@ -49,13 +51,35 @@ fn join(a: f32, b: f32) -> f32 {
     return a + b;
 }
 
-fn term(base: u32, o: u32, j: u32) -> f32 {
-    let v = x[base + offset4(j, params.reduced_sizes, params.reduced_strides)];
+// The end of the chunk that begins there, and what changes nothing where it is joined.
+fn end_of(begin: u32) -> u32 { return min(begin + params.terms_a_chunk, params.terms); }
+fn neutral() -> f32 { return select(0.0, 1.0, KIND == 5u); }
+
+// What is joined of a number of output o.
+fn value(v: f32, o: u32) -> f32 {
     switch KIND {
         case 1u: { return v * v; }
         case 2u: { let d = v - helper[o]; return d * d; }
         default: { return v; }
     }
+}
+
+fn term(base: u32, o: u32, j: u32) -> f32 { return value(x[base + offset4(j, params.reduced_sizes, params.reduced_strides)], o); }
+
+fn four_terms(base: u32, o: u32, j: u32) -> f32 {
+    let v = x4[(base + offset4(j, params.reduced_sizes, params.reduced_strides)) / 4u];
+    return join(join(value(v.x, o), value(v.y, o)), join(value(v.z, o), value(v.w, o)));
+}
+
+// Joins the lanes' values of output o, in a tree. Called in uniform control flow.
+fn store_joined(lane: u32, o: u32, chunk: u32, value: f32) {
+    let ly = lane / RX;
+    values[lane] = value;
+    for (var width = RY / 2u; width > 0u; width /= 2u) {
+        workgroupBarrier();
+        if ly < width { values[lane] = join(values[lane], values[lane + width * RX]); }
+    }
+    if ly == 0u && o < params.outputs { result[o * params.chunks + chunk] = values[lane] * params.scale; }
 }
 
 @compute @workgroup_size(RX * RY)
@@ -64,20 +88,29 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     let ly = lane / RX;
     let o = flat_group(group, groups) * RX + lx;
     let begin = group.z * params.terms_a_chunk;
-    let end = min(begin + params.terms_a_chunk, params.terms);
-    var sum = select(0.0, 1.0, KIND == 5u);
+    let end = end_of(begin);
+    var sum = neutral();
     if o < params.outputs {
         let base = offset4(o, params.kept_sizes, params.kept_strides);
         // A lane without terms of its own repeats the chunk's first where a 0 would win.
         if KIND == 3u || KIND == 4u { sum = term(base, o, begin); }
         for (var j = begin + ly; j < end; j += RY) { sum = join(sum, term(base, o, j)); }
     }
-    values[lane] = sum;
-    for (var width = RY / 2u; width > 0u; width /= 2u) {
-        workgroupBarrier();
-        if ly < width { values[lane] = join(values[lane], values[lane + width * RX]); }
+    store_joined(lane, o, group.z, sum);
+}
+
+@compute @workgroup_size(RX * RY)
+fn reduce_four(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let o = flat_group(group, groups) * RX + lane % RX;
+    let begin = group.z * params.terms_a_chunk;
+    let end = end_of(begin);
+    var sum = neutral();
+    if o < params.outputs {
+        let base = offset4(o, params.kept_sizes, params.kept_strides);
+        if KIND == 3u || KIND == 4u { sum = four_terms(base, o, begin); }
+        for (var j = begin + lane / RX; j < end; j += RY) { sum = join(sum, four_terms(base, o, j)); }
     }
-    if ly == 0u && o < params.outputs { result[o * params.chunks + group.z] = values[lane] * params.scale; }
+    store_joined(lane, o, group.z, sum);
 }
 
 // True when candidate (v, at) beats (best, best_at): larger (smaller with KIND 4), or as large and earlier; NaN beats all.
@@ -107,7 +140,7 @@ fn argmax(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     let ly = lane / RX;
     let o = flat_group(group, groups) * RX + lx;
     let begin = group.z * params.terms_a_chunk;
-    let end = min(begin + params.terms_a_chunk, params.terms);
+    let end = end_of(begin);
     var best = 0.0;
     var at = begin;
     if o < params.outputs {
@@ -129,7 +162,7 @@ fn argmax_again(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups
     let ly = lane / RX;
     let o = flat_group(group, groups) * RX + lx;
     let begin = group.z * params.terms_a_chunk;
-    let end = min(begin + params.terms_a_chunk, params.terms);
+    let end = end_of(begin);
     var best = 0.0;
     var at = 0u;
     if o < params.outputs {

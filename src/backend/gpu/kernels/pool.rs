@@ -63,5 +63,7 @@ pub(super) fn lower(op: &Pool, inputs: &[Operand], outputs: &[Operand], plan: &m
     let groups = if let Pool::GlobalAvg = op { plan.fold(total, 1)? } else { plan.fold(total, WG)? };
     let reads: Vec<&Operand> = inputs.iter().collect();
     let writes: Vec<&Operand> = outputs.iter().collect();
-    plan.push(Kernel::new("pool", entry).constant("WG", WG), &reads, &writes, &params, groups)
+    let apart = (0..2).all(|axis| window.dilation[axis] == 1 && window.stride[axis] >= window.kernel_size[axis]);
+    let kernel = Kernel::new("pool", entry).constant("WG", WG).constant("APART", (apart && entry == "max_pool2d_backward") as u32);
+    plan.push(kernel, &reads, &writes, &params, groups)
 }

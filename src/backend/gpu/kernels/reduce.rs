@@ -67,6 +67,16 @@ impl Spaces {
         }
     }
 
+    /// In vectors of four neighbouring terms, where each output has many and they come in such.
+    fn in_fours(&self) -> Option<Spaces> {
+        let (mut sizes, mut steps) = self.reduced;
+        if self.block() != (1, 256) || steps[3] != 1 || !sizes[3].is_multiple_of(4) {
+            return None;
+        }
+        (sizes[3], steps[3]) = (sizes[3] / 4, 4);
+        Some(Spaces { reduced: (sizes, steps), terms: self.terms / 4, ..*self })
+    }
+
     /// One pass: scratch or final result `[outputs, chunks]`.
     fn params(&self, terms: usize, chunks: usize, terms_a_chunk: usize, scale: f64) -> Result<Params> {
         Ok(Params {
@@ -110,16 +120,21 @@ pub(super) fn over(kind: ReduceKind, x: &Operand, dims: &[usize], y: &Operand, p
     }
 }
 
-/// Chunks of `terms` terms for lanes `ry`, and the terms of each.
-fn chunks(terms: usize, ry: u32, limit: u32) -> (usize, usize) {
-    let per = (ry as usize * TERMS_A_LANE).max(terms.div_ceil(limit as usize));
+/// Chunks of `terms` terms, `each` of them but for a `limit` of chunks, and the terms of each.
+fn chunks(terms: usize, each: usize, limit: u32) -> (usize, usize) {
+    let per = each.max(terms.div_ceil(limit as usize));
     (terms.div_ceil(per), per)
 }
 
 fn pass(spaces: &Spaces, kind: u32, x: &Operand, helper: &Operand, scale: f64, y: &Operand, plan: &mut Plan) -> Result<()> {
     let (rx, ry) = spaces.block();
-    let (count, per) = chunks(spaces.terms, ry, plan.limits.workgroups);
-    let kernel = Kernel::new("reduce", "reduce").spec("RX", rx).spec("RY", ry).constant("KIND", kind);
+    let fours = spaces.in_fours();
+    let (entry, spaces, most) = match &fours {
+        Some(fours) => ("reduce_four", fours, TERMS_A_LANE / 4),
+        None => ("reduce", spaces, TERMS_A_LANE),
+    };
+    let (count, per) = chunks(spaces.terms, ry as usize * most, plan.limits.workgroups);
+    let kernel = Kernel::new("reduce", entry).spec("RX", rx).spec("RY", ry).constant("KIND", kind);
     let [gx, gy, _] = plan.fold(spaces.outputs, rx)?;
     if count == 1 {
         let params = spaces.params(spaces.terms, 1, per, scale)?;
@@ -141,7 +156,7 @@ fn argmax(spaces: &Spaces, kind: u32, x: &Operand, y: &Operand, plan: &mut Plan)
     // The first pass reads terms, the further ones candidates [outputs, terms].
     let (mut terms, mut candidates): (usize, Option<Operand>) = (spaces.terms, None);
     loop {
-        let (count, per) = chunks(terms, ry, plan.limits.workgroups);
+        let (count, per) = chunks(terms, ry as usize * TERMS_A_LANE, plan.limits.workgroups);
         let params = spaces.params(terms, count, per, 1.0)?;
         let target = if count == 1 {
             reshaped(y, &[spaces.outputs, 1])?
