@@ -83,7 +83,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterInfo {
 /// What `shaders/shared/matrices.wgsl` asks for: square matrices of f16 with sums in f32, subgroups of a known size whose lanes are whole rows of one, eight of
 /// which make a workgroup, and the largest tile's workgroup memory.
 fn matrices(adapter: &wgpu::Adapter, info: &wgpu::AdapterInfo) -> u32 {
-    let wanted = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+    let wanted = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
     let lanes = info.subgroup_min_size;
     let limits = adapter.limits();
     if !adapter.features().contains(wanted) || info.subgroup_max_size != lanes || limits.max_compute_workgroup_storage_size < 32 << 10 {

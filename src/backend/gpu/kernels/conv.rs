@@ -112,7 +112,10 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
         let plain = taps == 1 && options.stride == [1, 1] && options.padding == [0, 0] && (y[2] * y[3]).is_multiple_of(4);
         let kernel = tile
             // Forward reads rows of weights, the weight gradient rows of dy: both contiguous along the sum.
-            .apply(Kernel::new("conv", "conv2d"), Layout { along_k: [pass != 1, pass == 2], vectors: [line.is_multiple_of(4), plain] })
+            .apply(
+                Kernel::new("conv", "conv2d"),
+                Layout { along_k: [pass != 1, pass == 2], vectors: [terms > 0 && line.is_multiple_of(4), terms > 0 && plain] },
+            )
             .constant("PASS", pass);
         let kernel = ended(kernel, bias, clip);
         let [gx, gy, _] = plan.fold(tiles, 1)?;

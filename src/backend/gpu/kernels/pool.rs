@@ -63,7 +63,9 @@ pub(super) fn lower(op: &Pool, inputs: &[Operand], outputs: &[Operand], plan: &m
     let groups = if let Pool::GlobalAvg = op { plan.fold(total, 1)? } else { plan.fold(total, WG)? };
     let reads: Vec<&Operand> = inputs.iter().collect();
     let writes: Vec<&Operand> = outputs.iter().collect();
-    let apart = (0..2).all(|axis| window.dilation[axis] == 1 && window.stride[axis] >= window.kernel_size[axis]);
+    let apart = (0..2).all(|axis| {
+        window.dilation[axis] == 1 && window.stride[axis] >= window.kernel_size[axis] && x[2 + axis] + 2 * window.padding[axis] < 1 << 21
+    });
     let kernel = Kernel::new("pool", entry).constant("WG", WG).constant("APART", (apart && entry == "max_pool2d_backward") as u32);
     plan.push(kernel, &reads, &writes, &params, groups)
 }
