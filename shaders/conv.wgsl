@@ -18,7 +18,7 @@
 //            [splits, K, C/groups, kH, kW], which the reduce kernel then adds in a fixed order: no atomics, the same bits every time;
 //            of f16 operands they are f32 (R).
 // Overrides  PASS, BIAS, RELU, CEILING; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl or shared/matrices.wgsl in its place
-// Precision  the terms of one split summed in f32, in order. Tiles: errors are relative to the largest number of a tile.
+// Precision  the terms of one split summed in f32, in order; by shared/matrices.wgsl each SIDE of them in the order of the hardware. Tiles: errors are relative to the largest number of a tile.
 //#include shared/f32.wgsl
 //#include shared/loads.wgsl
 

@@ -4,7 +4,7 @@
 // Bindings   0 a (read)   1 b (read)   2 bias (read; anything when BIAS is false)   3 c (read_write)   4 params (uniform)
 // Dispatch   one workgroup a tile, tiles folded to 2-D; z is the batch
 // Overrides  BIAS, RELU; A_ALONG_K, B_ALONG_K and the tile sizes of shared/tile.wgsl, or those of shared/lanes.wgsl or shared/matrices.wgsl in its place
-// Precision  K products summed in f32, in order.
+// Precision  K products summed in f32, in order; by shared/matrices.wgsl each SIDE of them in the order of the hardware.
 //#include shared/f32.wgsl
 //#include shared/loads.wgsl
 

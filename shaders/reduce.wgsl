@@ -7,7 +7,7 @@
 // Dispatch   a workgroup takes RX outputs and one chunk of their terms; outputs folded to 2-D, z is the chunk
 // Overrides  RX, RY: outputs and lanes an output in a workgroup (RX RY = 256, RY a power of two); KIND: 0 sum, 1 squares, 2 squared deviations, 3 maximum,
 //            4 minimum, 5 product; argmax finds the index of the minimum with KIND 4
-// Precision  a lane adds at most 16 terms in order, a tree joins the RY lanes, and the chunks of a long reduction are reduced by a further
+// Precision  a lane adds at most 16 terms in order, or four vectors of four, each joined by pairs; a tree joins the RY lanes, and the chunks of a long reduction are reduced by a further
 //            pass: the error grows with the logarithm of the length.
 //#include shared/index.wgsl
 

@@ -4,7 +4,7 @@
 mod reference;
 
 use mappa::data::{self, Sidecar};
-use mappa::nn::{Context, Module};
+use mappa::nn::{Context, Folded, Module};
 use mappa::train::{Trained, evaluate};
 use mappa::{Device, Tensor, autodiff, models};
 use reference::shared;
@@ -32,11 +32,15 @@ fn check(device: &Device) {
         };
         let ((shape, input), (_, want)) = (array("input"), array("logits"));
         let x = Tensor::from_slice(device, &shape, &input).unwrap();
-        let got = module.forward(&mut Context::eval(), &x).unwrap().to_vec_blocking::<f32>().unwrap();
-        assert_eq!(got.len(), want.len());
-        let worst = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f32::max);
-        println!("{name} on {}: {worst:.2e}", device.name());
-        assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= TOLERANCE), "{name}: logits differ by up to {worst}");
+        // Layer by layer, and with the norms in the convolutions' weights.
+        let folded = Folded::default();
+        for (way, mut ctx) in [("layer by layer", Context::eval()), ("folded", Context::eval().folding(&folded))] {
+            let got = module.forward(&mut ctx, &x).unwrap().to_vec_blocking::<f32>().unwrap();
+            assert_eq!(got.len(), want.len());
+            let worst = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f32::max);
+            println!("{name} on {}, {way}: {worst:.2e}", device.name());
+            assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= TOLERANCE), "{name}, {way}: logits differ by up to {worst}");
+        }
     }
 }
 

@@ -133,26 +133,24 @@ fn matrix_products_agree() {
     check(cases);
 }
 
+fn clip() -> impl Strategy<Value = Clip> {
+    prop_oneof![Just(Clip::Nothing), Just(Clip::Relu), Just(Clip::Relu6)]
+}
+
 #[test]
 fn convolutions_and_their_gradients_agree() {
     let attributes = (pair(1..4), pair(0..4), pair(1..3), 1..4usize);
     let sizes = (0..4usize, 1..6usize, 1..9usize, pair(1..6), pair(0..14));
-    let cases = (sizes, attributes, any::<[bool; 2]>(), 0..3).prop_map(
-        |((n, cg, kg, kernel_size, extra), (stride, padding, dilation, groups), [bias, relu], pass)| {
+    let cases = (sizes, attributes, any::<bool>(), clip(), 0..3).prop_map(
+        |((n, cg, kg, kernel_size, extra), (stride, padding, dilation, groups), bias, clip, pass)| {
             let options = Conv2dOptions { stride, padding, dilation, groups };
             // Large enough for one window.
             let side = |axis: usize| ((kernel_size[axis] - 1) * dilation[axis] + 1).saturating_sub(2 * padding[axis]).max(1) + extra[axis];
             let (x, w) = ([n, cg * groups, side(0), side(1)], [kg * groups, cg, kernel_size[0], kernel_size[1]]);
             let y = options.output_shape(&Shape::new(&x).unwrap(), &Shape::new(&w).unwrap()).unwrap();
             match pass {
-                0 if bias => case(
-                    Conv::Forward { options, bias, clip: if relu { Clip::Relu } else { Clip::Nothing } },
-                    vec![uniform(&x), uniform(&w), uniform(&w[..1])],
-                ),
-                0 => case(
-                    Conv::Forward { options, bias, clip: if relu { Clip::Relu } else { Clip::Nothing } },
-                    vec![uniform(&x), uniform(&w)],
-                ),
+                0 if bias => case(Conv::Forward { options, bias, clip }, vec![uniform(&x), uniform(&w), uniform(&w[..1])]),
+                0 => case(Conv::Forward { options, bias, clip }, vec![uniform(&x), uniform(&w)]),
                 1 => case(Conv::BackwardInput { options, input_size: [x[2], x[3]] }, vec![uniform(&y), uniform(&w)]),
                 _ => case(Conv::BackwardWeight { options, kernel_size }, vec![uniform(&x), uniform(&y)]),
             }
@@ -165,21 +163,19 @@ fn convolutions_and_their_gradients_agree() {
 #[test]
 fn convolutions_of_many_channels_agree() {
     let sizes = (1..4usize, 16..70usize, 16..70usize, pair(0..18));
-    let cases = (sizes, pair(0..3), any::<[bool; 3]>(), 0..3).prop_map(|((n, c, k, extra), padding, [strided, bias, relu], pass)| {
-        let stride = if strided { [2, 2] } else { [1, 1] };
-        let options = Conv2dOptions { stride, padding, ..Conv2dOptions::default() };
-        let (x, w) = ([n, c, 3 + extra[0], 3 + extra[1]], [k, c, 3, 3]);
-        let y = options.output_shape(&Shape::new(&x).unwrap(), &Shape::new(&w).unwrap()).unwrap();
-        match pass {
-            0 if bias => case(
-                Conv::Forward { options, bias, clip: if relu { Clip::Relu } else { Clip::Nothing } },
-                vec![uniform(&x), uniform(&w), uniform(&w[..1])],
-            ),
-            0 => case(Conv::Forward { options, bias, clip: if relu { Clip::Relu } else { Clip::Nothing } }, vec![uniform(&x), uniform(&w)]),
-            1 => case(Conv::BackwardInput { options, input_size: [x[2], x[3]] }, vec![uniform(&y), uniform(&w)]),
-            _ => case(Conv::BackwardWeight { options, kernel_size: [3, 3] }, vec![uniform(&x), uniform(&y)]),
-        }
-    });
+    let cases =
+        (sizes, pair(0..3), any::<[bool; 2]>(), clip(), 0..3).prop_map(|((n, c, k, extra), padding, [strided, bias], clip, pass)| {
+            let stride = if strided { [2, 2] } else { [1, 1] };
+            let options = Conv2dOptions { stride, padding, ..Conv2dOptions::default() };
+            let (x, w) = ([n, c, 3 + extra[0], 3 + extra[1]], [k, c, 3, 3]);
+            let y = options.output_shape(&Shape::new(&x).unwrap(), &Shape::new(&w).unwrap()).unwrap();
+            match pass {
+                0 if bias => case(Conv::Forward { options, bias, clip }, vec![uniform(&x), uniform(&w), uniform(&w[..1])]),
+                0 => case(Conv::Forward { options, bias, clip }, vec![uniform(&x), uniform(&w)]),
+                1 => case(Conv::BackwardInput { options, input_size: [x[2], x[3]] }, vec![uniform(&y), uniform(&w)]),
+                _ => case(Conv::BackwardWeight { options, kernel_size: [3, 3] }, vec![uniform(&x), uniform(&y)]),
+            }
+        });
     check(cases);
 }
 

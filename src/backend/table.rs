@@ -1,5 +1,6 @@
 //! Which of several kernels computes an operation: the choices on which the last bits of a result depend, and which one may want to force.
 
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use std::fmt;
 
@@ -10,6 +11,8 @@ pub enum Product {
     Tile,
     /// In the registers of subgroups of eight lanes, `shaders/shared/lanes.wgsl`.
     Lanes,
+    /// By cooperative matrices, `shaders/shared/matrices.wgsl`.
+    Matrices,
 }
 
 /// What kind of device the choices are for.
@@ -32,7 +35,7 @@ pub enum Class {
 pub struct KernelTable {
     /// The kind of device.
     pub class: Class,
-    /// Of a GPU: how products are shared out.
+    /// Of a GPU: how products are shared out, but those that `matrices` is for.
     pub product: Product,
     /// Fewest channels on either side from which 3x3 convolutions with stride 1 go by minimal filtering, F(2x2, 3x3); 0 never.
     pub filtering: [usize; 2],
@@ -108,6 +111,11 @@ impl KernelTable {
         Ok(table)
     }
 
+    /// How a GPU shares out a product of operands with this type.
+    pub fn product_of(&self, dtype: DType) -> Product {
+        if dtype == DType::F16 && self.matrices > 0 { Product::Matrices } else { self.product }
+    }
+
     /// Whether a pass over so many channels goes by minimal filtering; `weights` says that it is the weight's gradient.
     pub fn filters(&self, channels: usize, weights: bool) -> bool {
         let least = self.filtering[weights as usize];
@@ -131,8 +139,8 @@ impl fmt::Display for KernelTable {
             (Class::Cpu, _) => {
                 return write!(f, "cpu filtering={planes},{weights} pixels={} columns={rows},{rows_of_weights}", self.pixels);
             }
-            (_, Product::Tile) => "tile",
             (_, Product::Lanes) => "lanes",
+            _ => "tile",
         };
         write!(f, "gpu product={product} filtering={planes},{weights} matrices={}", self.matrices)
     }

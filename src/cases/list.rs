@@ -353,6 +353,14 @@ fn conv(c: &mut Cases) {
         });
         c.add(Conv::BackwardWeight { options, kernel_size: [kh, kw] }, vec![uniform(&x), uniform(&y)]);
     }
+    // Sums of no terms: no channels, no images, no results' channels.
+    let options = Conv2dOptions::default();
+    for bias in [false, true] {
+        let inputs = [uniform(&[1, 0, 4, 4]), uniform(&[8, 0, 1, 1]), uniform(&[8])];
+        c.add(Conv::Forward { options, bias, clip: Clip::Nothing }, inputs[..2 + bias as usize].to_vec());
+    }
+    c.add(Conv::BackwardWeight { options, kernel_size: [1, 1] }, vec![uniform(&[0, 8, 4, 4]), uniform(&[0, 8, 4, 4])]);
+    c.add(Conv::BackwardInput { options, input_size: [4, 4] }, vec![uniform(&[2, 0, 4, 4]), uniform(&[0, 8, 1, 1])]);
     // Several blocks of tiles on the GPU, and several sums of its weight gradient: 4,200 tiles.
     let (x, weight) = (uniform(&[5, 32, 60, 56]), uniform(&[32, 32, 3, 3]));
     let options = Conv2dOptions { padding: [1, 1], ..Conv2dOptions::default() };

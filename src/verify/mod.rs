@@ -87,11 +87,10 @@ pub fn cases(device: &Device, ops: &[String], quick: bool, on_row: &mut dyn FnMu
     Ok(summary)
 }
 
-/// Which of a family's kernels a case runs. `--kernels "product=tile matrices=0"` takes `base` everywhere.
+/// Which of a family's kernels a case runs where it is a product. `--kernels "product=tile matrices=0"` takes `base` everywhere.
 fn kernel(case: &Case, device: &Device) -> &'static str {
-    let kernels = &device.capabilities().kernels;
-    match (case.op.family(), kernels.product) {
-        ("matmul" | "conv", _) if dtype(case) == DType::F16 && kernels.matrices > 0 => "matrices",
+    match (case.op.family(), device.capabilities().kernels.product_of(dtype(case))) {
+        ("matmul" | "conv", Product::Matrices) => "matrices",
         ("matmul" | "conv", Product::Lanes) => "lanes",
         _ => "base",
     }

@@ -18,7 +18,7 @@ pub struct AdapterInfo {
     pub kind: String,
     /// A software rasteriser.
     pub software: bool,
-    /// Optional features that mappa can use: subgroups, f16, timestamps.
+    /// Optional features that mappa can use: subgroups, f16, timestamps, cooperative matrices.
     pub features: Vec<String>,
     /// The least and the most lanes of a subgroup.
     pub subgroup_sizes: [u32; 2],

@@ -73,7 +73,7 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
     if minimal(op, [x, weight, y], inputs, plan.limits) {
         return tiles(op, [x, weight, y], sizes, inputs, &outputs[0], plan);
     }
-    if depthwise(options, [x, weight], plan.limits) {
+    if depthwise(options, [x, weight], first.spec.dtype, plan.limits) {
         return direct(op, pass, sizes, [first, second], inputs, &outputs[0], plan);
     }
     let (cg, kg, taps) = (weight[1], weight[0] / options.groups, weight[2] * weight[3]);
@@ -129,12 +129,12 @@ pub(super) fn lower(op: &Conv, inputs: &[Operand], outputs: &[Operand], plan: &m
     Ok(())
 }
 
-/// Whether each channel is convolved with its own kernel, and the direct kernels for that pay: a staged tile of a product has 16 rows for its one row, while the
-/// lanes make tiles of one.
-fn depthwise(options: Conv2dOptions, [x, weight]: [Shape; 2], limits: &Limits) -> bool {
+/// Whether each channel is convolved with its own kernel, and the direct kernels for that pay: a staged tile of a product has 16 rows and more for its one row,
+/// while the lanes make tiles of one.
+fn depthwise(options: Conv2dOptions, [x, weight]: [Shape; 2], dtype: DType, limits: &Limits) -> bool {
     // Places are divided by reciprocals, see `divided` of shaders/shared/index.wgsl.
     let small = [x[2] + 2 * options.padding[0], x[3] + 2 * options.padding[1]].iter().all(|&size| size < 1 << 21);
-    weight[1] == 1 && weight[0] == options.groups && small && limits.kernels.product == Product::Tile
+    weight[1] == 1 && weight[0] == options.groups && small && limits.kernels.product_of(dtype) != Product::Lanes
 }
 
 /// A pass by the direct kernels.

@@ -28,11 +28,10 @@ impl Tile {
     /// A tile for a result of `rows` x `cols`, of operands with this type. All but those of cooperative matrices fit WebGPU's default limits: 256 invocations,
     /// 16 KiB of workgroup memory.
     pub fn choose(rows: usize, cols: usize, dtype: DType, limits: &Limits) -> Tile {
-        if let (DType::F16, Class::Gpu { lanes, .. }, side @ 1..) = (dtype, limits.kernels.class, limits.kernels.matrices) {
-            return Tile::matrices(rows, cols, side, lanes);
-        }
-        if limits.kernels.product == Product::Lanes {
-            return Tile::lanes(rows, cols);
+        match (limits.kernels.product_of(dtype), limits.kernels.class) {
+            (Product::Matrices, Class::Gpu { lanes, .. }) => return Tile::matrices(rows, cols, limits.kernels.matrices, lanes),
+            (Product::Lanes, _) => return Tile::lanes(rows, cols),
+            _ => {}
         }
         let (tm, tn, wx, wy, tk) = match (rows, cols) {
             // Few rows (output channels of a first layer, small batches): wide tiles waste less.
